@@ -1,0 +1,174 @@
+/*
+ * definition.h - an operator's SELECT taken apart into what the fold needs.
+ *
+ * Pure: from an analysed Query to a WeirDefinition, or to a list of all
+ * objections at once.  No catalog of pg_weir is read, nothing is written.
+ */
+#ifndef WEIR_DEFINITION_H
+#define WEIR_DEFINITION_H
+
+#include "weir.h"
+#include "nodes/bitmapset.h"
+#include "nodes/parsenodes.h"
+#include "nodes/pg_list.h"
+#include "source/batch.h"
+#include "weir_compat.h"
+
+typedef struct WeirColumn
+{
+	char	   *name;
+	Oid			type;			/* never a domain: its base type */
+	int32		typmod;
+	Oid			collation;
+} WeirColumn;
+
+/* A GROUP BY expression. Its column in the state table is an output column when it is selected plainly. */
+typedef struct WeirKey
+{
+	WeirColumn	column;			/* name: the output's, or _weir_k<i> when not selected */
+	char	   *expr_sql;		/* over the source aliased "t", deparsed fully qualified */
+	Node	   *expr;			/* Vars: varno 1 = source */
+	int			output;			/* index into outputs, -1 hidden */
+} WeirKey;
+
+/* What is kept per key and folded. Atom 0 is always count(*) without filter: the group's rows. */
+typedef enum WeirAtomKind
+{
+	WEIR_ATOM_COUNT,			/* 1 column int8 */
+	WEIR_ATOM_SUM,				/* 1 column, or 4: value, number of NaN, +Inf, -Inf (NULL when 0) */
+	WEIR_ATOM_MIN,				/* 1 column of the argument's type */
+	WEIR_ATOM_MAX
+} WeirAtomKind;
+
+#define WEIR_ATOM_MAX_COLUMNS 4
+
+typedef struct WeirAtom
+{
+	WeirAtomKind kind;
+	Node	   *arg;			/* NULL: count(*) */
+	Node	   *filter;			/* NULL: none */
+	char	   *arg_sql;
+	char	   *filter_sql;
+	Oid			arg_type;
+	Oid			arg_collation;
+	int			ncolumns;
+	int			first_column;	/* index into hidden[] of the definition */
+	int			extreme;		/* MIN/MAX of an operator that retracts: index into extremes, else -1 */
+} WeirAtom;
+
+typedef enum WeirAggregateKind
+{
+	WEIR_AGG_COUNT,				/* atom */
+	WEIR_AGG_SUM,				/* atom = sum, count_atom: NULL when 0 */
+	WEIR_AGG_AVG,				/* atom = sum, count_atom */
+	WEIR_AGG_MIN,				/* atom */
+	WEIR_AGG_MAX,
+	WEIR_AGG_BOOL_AND,			/* atom = count of true, count_atom = count of false */
+	WEIR_AGG_BOOL_OR
+} WeirAggregateKind;
+
+/* One distinct aggregate call of the definition. */
+typedef struct WeirAggregate
+{
+	WeirAggregateKind kind;
+	Oid			type;			/* result type, typmod -1 */
+	Oid			collation;
+	Oid			arg_type;
+	int			atom;
+	int			count_atom;		/* -1: not used */
+} WeirAggregate;
+
+typedef enum WeirOutputKind
+{
+	WEIR_OUTPUT_KEY,			/* index into keys; a key selected a second time is an expression */
+	WEIR_OUTPUT_AGGREGATE,		/* index into aggregates */
+	WEIR_OUTPUT_EXPRESSION		/* expr over a row of (keys..., aggregates...): Vars varno 1, varattno from 1 */
+} WeirOutputKind;
+
+typedef struct WeirOutput
+{
+	WeirColumn	column;
+	WeirOutputKind kind;
+	int			index;
+	Expr	   *expr;
+} WeirOutput;
+
+/*
+ * State table columns, in this order: outputs; hidden keys (those with output
+ * -1, in key order); hidden[] (the atoms' columns); _weir_shard int4.
+ * Unique index on the key columns in key order, NULLS NOT DISTINCT (none when
+ * there are no keys: always exactly one row).
+ *
+ * A delta row (result of delta and build queries): key values in key order,
+ * hidden[] values in order, then int4 sign (+1 rows came, -1 rows went).
+ * In delta rows a SUM's value is NULL when no row contributed.
+ *
+ * An extreme's side table is a definition of its own: keys = these keys plus
+ * the value (last key), one atom (its row count), no outputs, no extremes.
+ */
+typedef struct WeirDefinition
+{
+	Oid			source;			/* table (root, if partitioned) */
+	bool		append_only;
+	Bitmapset  *source_attnums;	/* attnums used (no offset, only > 0) */
+	Node	   *where;			/* implicit AND expression or NULL; varno 1 */
+	char	   *where_sql;
+	int			nkeys;
+	WeirKey    *keys;
+	int			natoms;
+	WeirAtom   *atoms;
+	int			naggregates;
+	WeirAggregate *aggregates;
+	int			noutputs;
+	WeirOutput *outputs;
+	int			nhidden;
+	WeirColumn *hidden;			/* _weir_n, _weir_s1, ... */
+	int			nextremes;
+	struct WeirDefinition **extremes;
+	List	   *functions;		/* OIDs of all functions called, for the fingerprint */
+} WeirDefinition;
+
+typedef struct WeirObjection
+{
+	int			sqlstate;
+	char	   *message;		/* one lower-case fact */
+	char	   *detail;			/* or NULL */
+	char	   *hint;			/* or NULL */
+} WeirObjection;
+
+/*
+ * Parses and analyses text as the current user with the current search_path.
+ * Exactly one SELECT; else 42601 / 42P17 error.  The caller stores the Query
+ * in a definition view.
+ */
+extern Query *weir_definition_parse(const char *text);
+
+/*
+ * Takes an analysed Query apart (fresh from the parser, or get_view_query() of
+ * a definition view: extra OLD/NEW range table entries are skipped). Returns
+ * NULL when there are objections. Result in CurrentMemoryContext; the Query is
+ * not modified and may be freed afterwards.
+ */
+extern WeirDefinition *weir_definition_analyze(Query *query, bool append_only, List **objections);
+
+/*
+ * For creation only, as the current user: rights on columns and functions, row
+ * security, replica identity.  Adds to the list.
+ */
+extern void weir_definition_check_source(const WeirDefinition *def, List **objections);
+
+/* ereport(ERROR): first objection as the error, the others as detail lines. */
+pg_noreturn extern void weir_definition_raise(List *objections);
+
+/* Query texts; names of the two ephemeral relations below. with_minus false: the batch only has new rows. */
+#define WEIR_ENR_PLUS	"_weir_plus"
+#define WEIR_ENR_MINUS	"_weir_minus"
+extern char *weir_definition_delta_sql(const WeirDefinition *def, bool with_minus);	/* ordered by the keys, then sign */
+extern char *weir_definition_build_sql(const WeirDefinition *def);	/* from the table itself */
+
+/* The projection this definition needs, with names as in the catalog now. */
+extern WeirFollowedTable *weir_definition_followed_table(const WeirDefinition *def);
+/* Union of several definitions' needs on the same tables: List of WeirFollowedTable. */
+extern List *weir_definitions_followed_tables(List *definitions);
+
+#endif							/* WEIR_DEFINITION_H */
