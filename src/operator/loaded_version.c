@@ -1,0 +1,156 @@
+/*
+ * loaded_version.c - one version as a worker holds it: definition and state.
+ *
+ * Runs in readers (and, for the definition alone, in control calls). A
+ * definition is kept by core in a view of weir_state, which follows renames
+ * and blocks drops; here it is taken apart again and compared with what was
+ * recorded. Nothing is written.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/transam.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_proc.h"
+#include "common/md5.h"
+#include "lib/stringinfo.h"
+#include "rewrite/rewriteHandler.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "catalog/catalog_query.h"
+#include "catalog/operator_catalog.h"
+#include "operator/loaded_version.h"
+#include "weir_errors.h"
+
+char *
+weir_functions_fingerprint(List *functions)
+{
+	StringInfoData bodies;
+	ListCell   *lc;
+
+	initStringInfo(&bodies);
+	foreach(lc, functions)
+	{
+		Oid			function = lfirst_oid(lc);
+		HeapTuple	tuple;
+		Datum		body;
+		bool		isnull;
+
+		/* Built-in functions change with the server's major version only. */
+		if (function < FirstNormalObjectId)
+			continue;
+		tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+		if (!HeapTupleIsValid(tuple))
+			elog(ERROR, "cache lookup failed for function %u", function);
+		appendStringInfo(&bodies, "%u:", function);
+		for (int attribute = 0; attribute < 2; attribute++)
+		{
+			body = SysCacheGetAttr(PROCOID, tuple,
+								   attribute == 0 ? Anum_pg_proc_prosrc : Anum_pg_proc_probin, &isnull);
+			if (!isnull)
+				appendStringInfoString(&bodies, TextDatumGetCString(body));
+		}
+		body = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosqlbody, &isnull);
+		if (!isnull)
+			appendStringInfoString(&bodies, TextDatumGetCString(body));
+		appendStringInfoChar(&bodies, ';');
+		ReleaseSysCache(tuple);
+	}
+	return text_to_cstring(DatumGetTextPP(DirectFunctionCall1(md5_text, PointerGetDatum(cstring_to_text(bodies.data)))));
+}
+
+Query *
+weir_version_query(Oid definition_view)
+{
+	Relation	rel = try_relation_open(definition_view, AccessShareLock);
+	Query	   *query;
+
+	if (rel == NULL)
+		ereport(ERROR,
+				(errcode(WEIR_ERRCODE_STALE),
+				 errmsg("definition of the operator version was dropped together with its source"),
+				 errdetail("The definition view with OID %u does not exist.", definition_view),
+				 errhint("SELECT weir.drop_operator('...'); and create it again over the new source.")));
+	query = copyObject(get_view_query(rel));
+	relation_close(rel, AccessShareLock);
+	return query;
+}
+
+WeirDefinition *
+weir_version_definition(const WeirVersion *version)
+{
+	List	   *objections = NIL;
+	Query	   *query = weir_version_query(version->definition_view);
+	WeirDefinition *definition = weir_definition_analyze(query, version->append_only, &objections);
+
+	if (definition == NULL)
+		weir_definition_raise(objections);
+	return definition;
+}
+
+static void
+check_unchanged(const WeirVersion *row, const WeirDefinition *definition, const char *operator_name)
+{
+	if (row->state_format != WEIR_STATE_FORMAT)
+		ereport(ERROR,
+				(errcode(WEIR_ERRCODE_STALE),
+				 errmsg("state format %d of operator \"%s\" version %d is not known to this pg_weir",
+						row->state_format, operator_name, row->version),
+				 errdetail("pg_weir " WEIR_VERSION " reads state format %d.", WEIR_STATE_FORMAT),
+				 errhint("SELECT * FROM weir.rebuild_operator('%s');", operator_name)));
+	if (row->nextremes != definition->nextremes)
+		elog(ERROR, "operator " INT64_FORMAT " version %d has %d extreme tables, definition needs %d",
+			 row->operator_id, row->version, row->nextremes, definition->nextremes);
+	if (strcmp(row->fingerprint, weir_functions_fingerprint(definition->functions)) != 0)
+		ereport(ERROR,
+				(errcode(WEIR_ERRCODE_STALE),
+				 errmsg("a function called by operator \"%s\" version %d has a changed body",
+						operator_name, row->version),
+				 errdetail("The state was computed with the function's former body (fingerprint %s).",
+						   row->fingerprint),
+				 errhint("SELECT * FROM weir.rebuild_operator('%s');", operator_name)));
+}
+
+WeirLoadedVersion *
+weir_version_load(MemoryContext parent, int64 operator_id, int version)
+{
+	MemoryContext context = AllocSetContextCreate(parent, "weir version", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = CurrentMemoryContext;
+	WeirLoadedVersion *loaded = MemoryContextAllocZero(context, sizeof(WeirLoadedVersion));
+	WeirOperator *operator;
+	WeirVersion *row;
+
+	MemoryContextSwitchTo(context);
+	operator = weir_operator_by_id(operator_id);
+	row = weir_version_get(operator_id, version);
+	MemoryContextSwitchTo(context);
+	if (operator == NULL || row == NULL)
+		elog(ERROR, "operator " INT64_FORMAT " version %d is not in the catalog", operator_id, version);
+	loaded->context = context;
+	loaded->operator_id = operator_id;
+	loaded->version = version;
+	loaded->operator_name = operator->view_name;
+	loaded->owner = weir_relation_owner(operator->view);
+	if (!OidIsValid(loaded->owner))
+		ereport(ERROR,
+				(errcode(WEIR_ERRCODE_STALE),
+				 errmsg("view of operator \"%s\" does not exist", operator->view_name),
+				 errhint("It is removed with its state shortly.")));
+	loaded->definition = weir_version_definition(row);
+	check_unchanged(row, loaded->definition, operator->view_name);
+	loaded->state = weir_state_open(loaded->definition, row->state_table, row->extreme_tables,
+									loaded->owner);
+	MemoryContextSwitchTo(old);
+	return loaded;
+}
+
+void
+weir_version_unload(WeirLoadedVersion *version)
+{
+	weir_state_close(version->state);
+	MemoryContextDelete(version->context);
+}

@@ -1,0 +1,43 @@
+/*
+ * loaded_version.h - one version as a worker holds it: definition and state.
+ */
+#ifndef WEIR_LOADED_VERSION_H
+#define WEIR_LOADED_VERSION_H
+
+#include "weir.h"
+#include "catalog/version_catalog.h"
+#include "operator/definition.h"
+#include "operator/state_table.h"
+
+/* Everything below lives in context, a child of the one given to load. */
+typedef struct WeirLoadedVersion
+{
+	MemoryContext context;
+	int64		operator_id;
+	int			version;
+	char	   *operator_name;	/* for messages */
+	Oid			owner;
+	WeirDefinition *definition;
+	WeirState  *state;
+	WeirVersionStat current;	/* of the transaction under way */
+	WeirVersionStat pending;	/* committed, not yet in version_stat */
+	bool		stat_written;	/* the transaction under way wrote pending */
+} WeirLoadedVersion;
+
+/*
+ * Reads the version's definition view, takes its query apart again and opens
+ * its state. In a transaction with SPI connected. On failure raises WE004
+ * (definition gone, a called function changed, no longer supported).
+ */
+extern WeirLoadedVersion *weir_version_load(MemoryContext parent, int64 operator_id, int version);
+extern void weir_version_unload(WeirLoadedVersion *version);
+
+/* Analysed definition of a version, in CurrentMemoryContext. */
+extern WeirDefinition *weir_version_definition(const WeirVersion *version);
+/* The Query of a definition view; WE004 when the view is gone. */
+extern Query *weir_version_query(Oid definition_view);
+
+/* Digest of the bodies of the user's functions among these. */
+extern char *weir_functions_fingerprint(List *functions);
+
+#endif							/* WEIR_LOADED_VERSION_H */

@@ -1,0 +1,281 @@
+/*
+ * serving_view.c - the operator's view over its versions' state tables.
+ *
+ * Created in the creator's session and owned by it; replaced by the
+ * coordinator. While an upgrade has shifted, or is about to, the view has two
+ * branches, each under a one-time filter on weir_internal.serving; a reader of
+ * an older snapshot then still sees the version that served in it (I1).
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/dependency.h"
+#include "catalog/indexing.h"
+#include "catalog/objectaddress.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_depend.h"
+#include "catalog/pg_rewrite.h"
+#include "catalog/namespace.h"
+#include "executor/spi.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/regproc.h"
+#include "utils/ruleutils.h"
+#include "utils/syscache.h"
+#include "utils/wait_event.h"
+
+#include "operator/serving_view.h"
+
+/* Attempts to find the relation unlocked, one millisecond apart. */
+#define LOCK_ATTEMPTS 50
+
+static char *
+qualified_name(Oid relation)
+{
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relation)),
+									  get_rel_name(relation));
+}
+
+static void
+run_utility(const char *sql)
+{
+	int			rc = SPI_execute(sql, false, 0);
+
+	if (rc < 0)
+		elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(rc));
+}
+
+Oid
+weir_serving_view_create(RangeVar *name, const WeirDefinition *definition, Oid state_table)
+{
+	StringInfoData sql;
+	Oid			namespace = RangeVarGetCreationNamespace(name);
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "CREATE VIEW %s AS SELECT ",
+					 quote_qualified_identifier(get_namespace_name(namespace), name->relname));
+	for (int i = 0; i < definition->noutputs; i++)
+		appendStringInfo(&sql, "%s%s", i == 0 ? "" : ", ",
+						 quote_identifier(definition->outputs[i].column.name));
+	appendStringInfo(&sql, " FROM %s", qualified_name(state_table));
+	run_utility(sql.data);
+	return get_relname_relid(name->relname, namespace);
+}
+
+/* The column as the view has it, or as the version brings it: an expression of exactly that type. */
+static void
+append_view_column(StringInfo sql, Form_pg_attribute attribute, Oid state_table)
+{
+	const char *name = NameStr(attribute->attname);
+
+	if (get_attnum(state_table, name) != InvalidAttrNumber)
+	{
+		appendStringInfoString(sql, quote_identifier(name));
+		return;
+	}
+	appendStringInfo(sql, "NULL::%s",
+					 format_type_extended(attribute->atttypid, attribute->atttypmod,
+										  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
+	if (OidIsValid(attribute->attcollation))
+		appendStringInfo(sql, " COLLATE %s", generate_collation_name(attribute->attcollation));
+	appendStringInfo(sql, " AS %s", quote_identifier(name));
+}
+
+/* Columns of the view today, then those that only the version's state table has. */
+static List *
+view_columns(Oid view, Oid first_table, Oid second_table)
+{
+	Oid			relations[] = {view, first_table, second_table};
+	List	   *columns = NIL;
+
+	for (int i = 0; i < lengthof(relations); i++)
+	{
+		Relation	rel;
+
+		if (!OidIsValid(relations[i]))
+			continue;
+		rel = table_open(relations[i], AccessShareLock);
+		for (int attribute = 0; attribute < RelationGetDescr(rel)->natts; attribute++)
+		{
+			Form_pg_attribute form = TupleDescAttr(RelationGetDescr(rel), attribute);
+			bool		known = false;
+			ListCell   *lc;
+
+			if (form->attisdropped || strncmp(NameStr(form->attname), "_weir_", 6) == 0)
+				continue;
+			foreach(lc, columns)
+				known |= strcmp(NameStr(((Form_pg_attribute) lfirst(lc))->attname),
+								NameStr(form->attname)) == 0;
+			if (!known)
+			{
+				Form_pg_attribute copy = palloc(ATTRIBUTE_FIXED_PART_SIZE);
+
+				memcpy(copy, form, ATTRIBUTE_FIXED_PART_SIZE);
+				columns = lappend(columns, copy);
+			}
+		}
+		table_close(rel, AccessShareLock);
+	}
+	return columns;
+}
+
+static void
+append_branch(StringInfo sql, List *columns, const WeirVersion *version)
+{
+	ListCell   *lc;
+
+	appendStringInfoString(sql, "SELECT ");
+	foreach(lc, columns)
+	{
+		if (lc != list_head(columns))
+			appendStringInfoString(sql, ", ");
+		append_view_column(sql, lfirst(lc), version->state_table);
+	}
+	appendStringInfo(sql, " FROM %s", qualified_name(version->state_table));
+}
+
+static void
+append_pointer(StringInfo sql, int64 operator_id, int version)
+{
+	appendStringInfo(sql,
+					 " WHERE (SELECT s.version FROM weir_internal.serving s WHERE s.operator_id = "
+					 INT64_FORMAT ") = %d", operator_id, version);
+}
+
+void
+weir_serving_view_replace(const WeirOperator *operator, const WeirVersion *first,
+						  const WeirVersion *second)
+{
+	StringInfoData sql;
+	List	   *columns = view_columns(operator->view, first->state_table,
+									   second ? second->state_table : InvalidOid);
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "CREATE OR REPLACE VIEW %s AS ", qualified_name(operator->view));
+	append_branch(&sql, columns, first);
+	if (second != NULL)
+	{
+		append_pointer(&sql, operator->operator_id, first->version);
+		appendStringInfoString(&sql, " UNION ALL ");
+		append_branch(&sql, columns, second);
+		append_pointer(&sql, operator->operator_id, second->version);
+	}
+	run_utility(sql.data);
+	weir_serving_set_view_versions(operator->operator_id, first->version,
+								   second ? second->version : 0);
+}
+
+bool
+weir_serving_view_try_lock(Oid relation)
+{
+	for (int attempt = 0; attempt < LOCK_ATTEMPTS; attempt++)
+	{
+		if (ConditionalLockRelationOid(relation, AccessExclusiveLock))
+			return true;
+		(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 1, PG_WAIT_EXTENSION);
+		CHECK_FOR_INTERRUPTS();
+	}
+	return false;
+}
+
+/* Descriptions of what uses a column of the view, other than the view itself. */
+static char *
+column_users(Oid view, AttrNumber attnum)
+{
+	Relation	depend = table_open(DependRelationId, AccessShareLock);
+	ScanKeyData keys[3];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	StringInfoData users;
+
+	initStringInfo(&users);
+	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(RelationRelationId));
+	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(view));
+	ScanKeyInit(&keys[2], Anum_pg_depend_refobjsubid, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(attnum));
+	scan = systable_beginscan(depend, DependReferenceIndexId, true, NULL, 3, keys);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_depend form = (Form_pg_depend) GETSTRUCT(tuple);
+		ObjectAddress address;
+
+		ObjectAddressSet(address, form->classid, form->objid);
+		if (users.len > 0)
+			appendStringInfoString(&users, ", ");
+		appendStringInfoString(&users, getObjectDescription(&address, false));
+	}
+	systable_endscan(scan);
+	table_close(depend, AccessShareLock);
+	return users.len > 0 ? users.data : NULL;
+}
+
+static WeirObjection *
+objection(int sqlstate, char *message, char *detail, char *hint)
+{
+	WeirObjection *result = palloc(sizeof(WeirObjection));
+
+	result->sqlstate = sqlstate;
+	result->message = message;
+	result->detail = detail;
+	result->hint = hint;
+	return result;
+}
+
+static const WeirOutput *
+find_output(const WeirDefinition *definition, const char *name)
+{
+	for (int i = 0; i < definition->noutputs; i++)
+		if (strcmp(definition->outputs[i].column.name, name) == 0)
+			return &definition->outputs[i];
+	return NULL;
+}
+
+List *
+weir_serving_view_objections(Oid view, const WeirDefinition *next)
+{
+	Relation	rel = table_open(view, AccessShareLock);
+	List	   *objections = NIL;
+
+	for (int i = 0; i < RelationGetDescr(rel)->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(rel), i);
+		const char *name = NameStr(attribute->attname);
+		const WeirOutput *output = find_output(next, name);
+		char	   *users;
+
+		if (output == NULL)
+		{
+			users = column_users(view, attribute->attnum);
+			if (users != NULL)
+				objections = lappend(objections,
+									 objection(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
+											   psprintf("column \"%s\" would go, but other objects use it", name),
+											   psprintf("Used by %s.", users),
+											   psprintf("Keep an output column named %s, or drop what uses it.",
+														quote_identifier(name))));
+		}
+		else if (output->column.type != attribute->atttypid ||
+				 output->column.typmod != attribute->atttypmod ||
+				 output->column.collation != attribute->attcollation)
+			objections = lappend(objections,
+								 objection(ERRCODE_DATATYPE_MISMATCH,
+										   psprintf("column \"%s\" would change its type", name),
+										   psprintf("It is %s and would be %s.",
+													format_type_with_typemod(attribute->atttypid, attribute->atttypmod),
+													format_type_with_typemod(output->column.type, output->column.typmod)),
+										   psprintf("Cast it to %s, or give it another name.",
+													format_type_with_typemod(attribute->atttypid, attribute->atttypmod))));
+	}
+	table_close(rel, AccessShareLock);
+	return objections;
+}

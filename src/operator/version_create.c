@@ -1,0 +1,167 @@
+/*
+ * version_create.c - making and removing a version's relations.
+ *
+ * Creation runs in the control call (or in the coordinator for a throwaway),
+ * removal in the coordinator. State tables belong to the extension's owner:
+ * nobody else can put triggers, rules or indexes with functions on them. The
+ * definition view lets core keep the dependencies, follow renames and refuse
+ * drops; nobody selects from it.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "commands/tablecmds.h"
+#include "commands/view.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "mb/pg_wchar.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/ruleutils.h"
+
+#include "catalog/catalog_query.h"
+#include "operator/loaded_version.h"
+#include "operator/serving_view.h"
+#include "operator/state_table.h"
+#include "operator/version_create.h"
+
+static void
+run_utility(const char *sql)
+{
+	int			rc = SPI_execute(sql, false, 0);
+
+	if (rc < 0)
+		elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(rc));
+}
+
+/* <operator>_v<n><suffix>, shortened to fit; with the operator's id when that is taken. */
+static char *
+relation_name(const WeirVersionRequest *request, const char *suffix)
+{
+	Oid			namespace = get_namespace_oid(WEIR_STATE_SCHEMA, false);
+	char	   *tail = psprintf("_v%d%s", request->version, suffix);
+
+	for (;;)
+	{
+		int			room = NAMEDATALEN - 1 - strlen(tail);
+		int			length = pg_mbcliplen(request->operator_name, strlen(request->operator_name), room);
+		char	   *name = psprintf("%.*s%s", length, request->operator_name, tail);
+
+		if (!OidIsValid(get_relname_relid(name, namespace)))
+			return name;
+		if (strstr(tail, "_o") != NULL)
+			elog(ERROR, "relation name \"%s\" is taken", name);
+		tail = psprintf("_o" INT64_FORMAT "_v%d%s", request->operator_id, request->version, suffix);
+	}
+}
+
+static Oid
+create_definition_view(const WeirVersionRequest *request)
+{
+	CreateStmt *create = makeNode(CreateStmt);
+	Query	   *query = copyObject(request->query);
+	ObjectAddress address;
+	int			unnamed = 0;
+	ListCell   *lc;
+
+	create->relation = makeRangeVar(WEIR_STATE_SCHEMA, relation_name(request, "_definition"), -1);
+	create->oncommit = ONCOMMIT_NOOP;
+	foreach(lc, query->targetList)
+	{
+		TargetEntry *entry = lfirst(lc);
+		ColumnDef  *column;
+
+		if (entry->resjunk)
+			continue;
+		if (entry->resname == NULL)
+			entry->resname = psprintf("c%d", ++unnamed);
+		column = makeColumnDef(entry->resname, exprType((Node *) entry->expr),
+							   exprTypmod((Node *) entry->expr), exprCollation((Node *) entry->expr));
+		create->tableElts = lappend(create->tableElts, column);
+	}
+	address = DefineRelation(create, RELKIND_VIEW, GetUserId(), NULL, NULL);
+	CommandCounterIncrement();
+	StoreViewQuery(address.objectId, query, false);
+	CommandCounterIncrement();
+	return address.objectId;
+}
+
+static Oid
+create_state_table(const WeirVersionRequest *request, const WeirDefinition *definition,
+				   const char *suffix, bool is_readable)
+{
+	char	   *name = relation_name(request, suffix);
+	Oid			table;
+
+	run_utility(weir_state_create_sql(definition, name));
+	table = get_relname_relid(name, get_namespace_oid(WEIR_STATE_SCHEMA, false));
+	if (is_readable)
+		run_utility(psprintf("GRANT SELECT ON weir_state.%s TO %s", quote_identifier(name),
+							 quote_identifier(GetUserNameFromId(request->owner, false))));
+	return table;
+}
+
+WeirVersion *
+weir_version_create(const WeirVersionRequest *request)
+{
+	WeirVersion *version = palloc0(sizeof(WeirVersion));
+	const WeirDefinition *definition = request->definition;
+
+	version->operator_id = request->operator_id;
+	version->version = request->version;
+	version->is_verification = request->is_verification;
+	version->definition = pstrdup(request->text);
+	version->query = pg_get_querydef(copyObject(request->query), false);
+	version->definition_view = create_definition_view(request);
+	version->state_table = create_state_table(request, definition, "", true);
+	version->nextremes = definition->nextremes;
+	version->extreme_tables = palloc(sizeof(Oid) * Max(definition->nextremes, 1));
+	for (int i = 0; i < definition->nextremes; i++)
+		version->extreme_tables[i] = create_state_table(request, definition->extremes[i],
+														psprintf("_extreme%d", i + 1), false);
+	version->state_format = WEIR_STATE_FORMAT;
+	version->append_only = definition->append_only;
+	version->fingerprint = weir_functions_fingerprint(definition->functions);
+	version->strategy = pstrdup(request->strategy);
+	version->build_from = request->build_from;
+	weir_version_insert(version);
+	return version;
+}
+
+static void
+drop_relation(Oid relation, const char *kind)
+{
+	char	   *name = get_rel_name(relation);
+
+	if (name != NULL)
+		run_utility(psprintf("DROP %s weir_state.%s", kind, quote_identifier(name)));
+}
+
+/* Gone already counts as locked. */
+static bool
+try_lock(Oid relation)
+{
+	return get_rel_name(relation) == NULL || weir_serving_view_try_lock(relation);
+}
+
+bool
+weir_version_try_drop(int64 operator_id, int version)
+{
+	WeirVersion *row = weir_version_get(operator_id, version);
+
+	if (!try_lock(row->definition_view) || !try_lock(row->state_table))
+		return false;
+	for (int i = 0; i < row->nextremes; i++)
+		if (!try_lock(row->extreme_tables[i]))
+			return false;
+	drop_relation(row->definition_view, "VIEW");
+	drop_relation(row->state_table, "TABLE");
+	for (int i = 0; i < row->nextremes; i++)
+		drop_relation(row->extreme_tables[i], "TABLE");
+	weir_version_removed(operator_id, version);
+	return true;
+}
