@@ -1,0 +1,529 @@
+/* pg_weir--0.1.0.sql - SQL objects of pg_weir, in the order: schemas, catalogs, functions, views, rights. */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION pg_weir" to load this file. \quit
+
+/* ---------------------------------------------------------------- schemas */
+-- weir_state belongs to the extension; the tables in it are made by
+-- weir.create_operator and weir.start_upgrade.
+
+CREATE SCHEMA weir;
+CREATE SCHEMA weir_internal;
+CREATE SCHEMA weir_state;
+
+COMMENT ON SCHEMA weir IS 'pg_weir: functions and views for people';
+COMMENT ON SCHEMA weir_internal IS 'pg_weir: catalogs, the single source of truth; written by pg_weir only';
+COMMENT ON SCHEMA weir_state IS 'pg_weir: one state table for each operator version; written by pg_weir only';
+
+/*
+ * --------------------------------------------------------------- catalogs
+ * No foreign keys between them on purpose: a foreign key check takes a lock on
+ * the referenced row, and a worker must never wait for a user's open
+ * transaction. Two groups of tables: those that control calls write (stream,
+ * operator, version, serving, upgrade, ledger) and those that only workers
+ * write (reader, version_run, version_stat). Readers lock only the latter.
+ */
+
+CREATE TABLE weir_internal.stream (
+    stream_id int PRIMARY KEY,
+    name text NOT NULL UNIQUE,
+    kind text NOT NULL CHECK (kind IN ('local'))
+);
+INSERT INTO weir_internal.stream VALUES (1, 'main', 'local');
+
+CREATE TABLE weir_internal.operator (
+    operator_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    view_oid oid NOT NULL,
+    view_name text NOT NULL,            -- as created; for messages after the view is gone
+    stream_id int NOT NULL,
+    options jsonb NOT NULL,
+    desired text NOT NULL DEFAULT 'run' CHECK (desired IN ('run', 'pause')),
+    resumed_at timestamptz,             -- what stopped before is to go on
+    dropped boolean NOT NULL DEFAULT false,
+    last_version int NOT NULL DEFAULT 0,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created_by name NOT NULL
+);
+CREATE UNIQUE INDEX operator_view_oid_key ON weir_internal.operator (view_oid) WHERE NOT dropped;
+
+CREATE TABLE weir_internal.version (
+    operator_id bigint NOT NULL,
+    version int NOT NULL,
+    purpose text NOT NULL CHECK (purpose IN ('serve', 'verification')),
+    definition text NOT NULL,           -- as the user wrote it
+    query text NOT NULL,                -- as analysed, fully qualified
+    definition_view oid NOT NULL,       -- weir_state view that carries the dependencies
+    state_table oid NOT NULL,
+    extreme_tables oid[] NOT NULL DEFAULT '{}',
+    state_format int NOT NULL,
+    append_only boolean NOT NULL,
+    fingerprint text NOT NULL,          -- of the functions it calls
+    strategy text NOT NULL CHECK (strategy IN ('backfill', 'reuse', 'fresh')),
+    build_from int,                     -- reuse: the version whose state it is derived from
+    request_id bigint,                  -- verification: the waiting call, in shared memory
+    -- definition_view and state_table are 0 once a retired version is removed
+    retired boolean NOT NULL DEFAULT false,
+    retired_xid xid8,                   -- older snapshots may still read its state
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (operator_id, version)
+);
+
+CREATE TABLE weir_internal.serving (
+    operator_id bigint PRIMARY KEY,
+    version int NOT NULL,
+    view_versions int[] NOT NULL        -- the branches that the operator's view has
+) WITH (fillfactor = 50);
+
+CREATE TABLE weir_internal.upgrade (
+    upgrade_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    operator_id bigint NOT NULL,
+    from_version int NOT NULL,
+    to_version int NOT NULL,
+    strategy text NOT NULL,
+    phase text NOT NULL CHECK (phase IN ('preparing', 'building', 'catching_up', 'validating',
+        'shifting', 'observing', 'finalized', 'rolling_back', 'rolled_back')),
+    phase_since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    steps int[] NOT NULL,
+    gates jsonb NOT NULL,
+    auto_advance boolean NOT NULL,
+    advance_requested boolean NOT NULL DEFAULT false,
+    safe_window interval NOT NULL,
+    observing_until timestamptz,
+    options jsonb NOT NULL,
+    compare_columns text[] NOT NULL,    -- output columns on which drift is judged
+    drift_missing bigint,
+    drift_extra bigint,
+    drift_lsn pg_lsn,
+    shift_lsn pg_lsn,
+    rollback_possible boolean NOT NULL DEFAULT true,
+    rollback_obstacle text,
+    reason text,                        -- why it ended, or why it waits
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    started_by name NOT NULL,
+    ended_at timestamptz
+);
+CREATE UNIQUE INDEX upgrade_one_not_ended_per_operator ON weir_internal.upgrade (operator_id)
+    WHERE phase NOT IN ('finalized', 'rolled_back');
+
+CREATE TABLE weir_internal.ledger (
+    ledger_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    operator_id bigint NOT NULL,
+    operator text NOT NULL,
+    upgrade_id bigint,
+    event text NOT NULL,
+    from_phase text,
+    to_phase text,
+    from_version int,
+    to_version int,
+    lsn pg_lsn NOT NULL,
+    actor name NOT NULL,                -- the role that called, or that of the worker
+    reason text,
+    detail jsonb NOT NULL DEFAULT '{}'
+);
+CREATE INDEX ledger_operator_id_idx ON weir_internal.ledger (operator_id, ledger_id);
+
+CREATE TABLE weir_internal.reader (
+    reader_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    stream_id int NOT NULL,
+    kind text NOT NULL CHECK (kind IN ('main', 'catch_up', 'stopped')),
+    status text NOT NULL CHECK (status IN ('new', 'building', 'running', 'ended')),
+    slot_name name,
+    slot_pending boolean NOT NULL DEFAULT false,  -- a copy of the main slot at or before processed_lsn is still to be made
+    epoch bigint NOT NULL DEFAULT 0,
+    processed_lsn pg_lsn,
+    last_commit_time timestamptz,
+    system_identifier bigint NOT NULL,  -- identity of what its LSNs mean
+    timeline int NOT NULL,
+    database_oid oid NOT NULL,
+    batches bigint NOT NULL DEFAULT 0,
+    transactions bigint NOT NULL DEFAULT 0,
+    rows bigint NOT NULL DEFAULT 0,
+    stats_reset timestamptz NOT NULL DEFAULT clock_timestamp()
+) WITH (fillfactor = 30);
+CREATE UNIQUE INDEX reader_one_main_per_stream ON weir_internal.reader (stream_id) WHERE kind = 'main';
+
+CREATE TABLE weir_internal.version_run (
+    operator_id bigint NOT NULL,
+    version int NOT NULL,
+    reader_id bigint NOT NULL,
+    status text NOT NULL CHECK (status IN ('building', 'catching_up', 'live', 'stopped', 'failed', 'lost')),
+    stop_cause text CHECK (stop_cause IN ('error', 'pause', 'stale')),
+    rows_total bigint,
+    rows_written bigint,
+    build_lsn pg_lsn,                   -- the state was computed as of this position
+    sqlstate text,
+    message text,
+    detail text,
+    hint text,
+    error_lsn pg_lsn,
+    status_since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (operator_id, version)
+) WITH (fillfactor = 50);
+
+CREATE TABLE weir_internal.version_stat (
+    operator_id bigint NOT NULL,
+    version int NOT NULL,
+    rows bigint NOT NULL DEFAULT 0,
+    folds bigint NOT NULL DEFAULT 0,
+    rows_inserted bigint NOT NULL DEFAULT 0,
+    rows_updated bigint NOT NULL DEFAULT 0,
+    rows_deleted bigint NOT NULL DEFAULT 0,
+    batches bigint NOT NULL DEFAULT 0,
+    errors bigint NOT NULL DEFAULT 0,
+    apply_us bigint NOT NULL DEFAULT 0,
+    stats_reset timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (operator_id, version)
+) WITH (fillfactor = 30);
+
+/* ------------------------------------------------------------------ roles */
+-- Cluster-wide, so another database may have made them already.
+
+DO $roles$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'weir_monitor') THEN
+        CREATE ROLE weir_monitor NOLOGIN;
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'weir_admin') THEN
+        CREATE ROLE weir_admin NOLOGIN;
+    END IF;
+END
+$roles$;
+
+/* -------------------------------------------------------------- functions */
+
+CREATE FUNCTION weir.create_operator(name text, definition text, stream text DEFAULT 'main',
+    options jsonb DEFAULT '{}',
+    OUT operator regclass, OUT version int, OUT stream text, OUT notes text[])
+AS 'MODULE_PATHNAME', 'weir_create_operator' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.create_operator(text, text, text, jsonb) IS
+'Creates an operator: a view that is kept equal to the definition. Requests: rows appear when it is built after commit (weir.wait_for). An error leaves nothing behind.';
+
+CREATE FUNCTION weir.drop_operator(operator regclass, cascade boolean DEFAULT false) RETURNS void
+AS 'MODULE_PATHNAME', 'weir_drop_operator' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.drop_operator(regclass, boolean) IS
+'Drops an operator. Acts at once on the view; its state tables and slot are removed after commit. An error leaves it as it was.';
+
+CREATE FUNCTION weir.pause_operator(operator regclass) RETURNS void
+AS 'MODULE_PATHNAME', 'weir_pause_operator' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.pause_operator(regclass) IS
+'Requests that an operator stops applying changes; it keeps its position and the WAL after it, up to weir.max_retained_wal. An error leaves it as it was.';
+
+CREATE FUNCTION weir.resume_operator(operator regclass) RETURNS void
+AS 'MODULE_PATHNAME', 'weir_resume_operator' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.resume_operator(regclass) IS
+'Requests that a paused or stopped operator goes on from its position (weir.wait_for). An error leaves it as it was.';
+
+CREATE FUNCTION weir.rebuild_operator(operator regclass,
+    OUT upgrade_id bigint, OUT from_version int, OUT to_version int, OUT strategy text, OUT notes text[])
+AS 'MODULE_PATHNAME', 'weir_rebuild_operator' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.rebuild_operator(regclass) IS
+'Requests that an operator is computed again from its source beside the serving state, then swapped in (weir.wait_for_upgrade with phase finalized). An error leaves it as it was.';
+
+CREATE FUNCTION weir.start_upgrade(operator regclass, definition text, migration text DEFAULT NULL,
+    strategy text DEFAULT 'auto', steps int[] DEFAULT '{100}', gates jsonb DEFAULT '{}',
+    auto_advance boolean DEFAULT true, safe_window interval DEFAULT '1 day', options jsonb DEFAULT '{}',
+    OUT upgrade_id bigint, OUT from_version int, OUT to_version int, OUT strategy text, OUT notes text[])
+AS 'MODULE_PATHNAME', 'weir_start_upgrade' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.start_upgrade(regclass, text, text, text, int[], jsonb, boolean, interval, jsonb) IS
+'Requests an upgrade to a new definition: built beside the serving version, run in lockstep, compared, shifted (weir.wait_for_upgrade). An error leaves nothing behind.';
+
+CREATE FUNCTION weir.advance_upgrade(operator regclass) RETURNS void
+AS 'MODULE_PATHNAME', 'weir_advance_upgrade' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.advance_upgrade(regclass) IS
+'Requests the next step of an upgrade that was started with auto_advance => false (weir.wait_for_upgrade). An error leaves it as it was.';
+
+CREATE FUNCTION weir.rollback_upgrade(operator regclass, reason text DEFAULT NULL,
+    OUT upgrade_id bigint, OUT serving_version int, OUT fence_lsn pg_lsn)
+AS 'MODULE_PATHNAME', 'weir_rollback_upgrade' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.rollback_upgrade(regclass, text) IS
+'Rolls an upgrade back: the old version serves again, with everything that came in since. Acts at once, in this transaction. An error leaves it as it was.';
+
+CREATE FUNCTION weir.finalize_upgrade(operator regclass) RETURNS void
+AS 'MODULE_PATHNAME', 'weir_finalize_upgrade' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.finalize_upgrade(regclass) IS
+'Ends the safe window of an upgrade: the old version leaves lockstep. Acts at once; its state is dropped after commit. An error leaves it as it was.';
+
+CREATE FUNCTION weir.wait_for(operator regclass DEFAULT NULL, lsn pg_lsn DEFAULT pg_current_wal_insert_lsn(),
+    timeout interval DEFAULT '30 s') RETURNS pg_lsn
+AS 'MODULE_PATHNAME', 'weir_wait_for' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.wait_for(regclass, pg_lsn, interval) IS
+'Waits until an operator (NULL: all) has applied every commit up to lsn: read your writes. Acts at once; changes nothing.';
+
+CREATE FUNCTION weir.wait_for_upgrade(operator regclass, phase text, timeout interval DEFAULT '5 min') RETURNS text
+AS 'MODULE_PATHNAME', 'weir_wait_for_upgrade' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.wait_for_upgrade(regclass, text, interval) IS
+'Waits until the latest upgrade of an operator has reached or passed a phase. Acts at once; changes nothing.';
+
+CREATE FUNCTION weir.verify(operator regclass, timeout interval DEFAULT '10 min',
+    OUT missing bigint, OUT extra bigint, OUT checked_lsn pg_lsn)
+AS 'MODULE_PATHNAME', 'weir_verify' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.verify(regclass, interval) IS
+'Recomputes an operator beside the serving version and compares the two both ways at one position, exact under writes. Acts at once; an error or cancel removes the copy.';
+
+CREATE FUNCTION weir.doctor(OUT severity text, OUT finding text, OUT fix text, OUT needs_restart boolean)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'weir_doctor' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.doctor() IS
+'Tells whether this server is set up for pg_weir, with the exact line for what is missing. Acts at once; changes nothing.';
+
+CREATE FUNCTION weir.explain_definition(definition text,
+    OUT column_name text, OUT fold text, OUT exact_under text, OUT cost text, OUT objection text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'weir_explain_definition' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.explain_definition(text) IS
+'Tells how a definition would be kept up to date, column by column, or everything that stands against it. Acts at once; changes nothing.';
+
+CREATE FUNCTION weir_internal.reader_activity(reader_id bigint, OUT pid int, OUT processed_lsn pg_lsn,
+    OUT scanned_lsn pg_lsn, OUT longest_hold_ms double precision, OUT waiting_since timestamptz)
+AS 'MODULE_PATHNAME', 'weir_reader_activity' LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir_internal.reader_activity(bigint) IS
+'What a running reader publishes in shared memory; NULL columns when it does not run.';
+
+CREATE FUNCTION weir_internal.wal_end() RETURNS pg_lsn LANGUAGE sql VOLATILE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END$$;
+COMMENT ON FUNCTION weir_internal.wal_end() IS 'End of the WAL, on a primary or a standby.';
+
+-- Error texts may hold values of rows: for the owner and for monitors only.
+CREATE FUNCTION weir_internal.may_see_errors(operator oid) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$SELECT pg_has_role('weir_monitor', 'USAGE') OR pg_has_role('weir_admin', 'USAGE')
+    OR coalesce((SELECT pg_has_role(c.relowner, 'USAGE') FROM pg_class c WHERE c.oid = operator), false)$$;
+COMMENT ON FUNCTION weir_internal.may_see_errors(oid) IS
+'Whether the current role may see error texts of an operator.';
+
+/* ------------------------------------------------------------------ views */
+
+CREATE VIEW weir.operators AS
+SELECT o.view_oid::regclass AS operator, s.version,
+    CASE WHEN r.status IN ('stopped', 'failed') AND r.stop_cause = 'pause' THEN 'paused'
+         WHEN r.status IN ('stopped', 'failed') AND r.stop_cause = 'stale' THEN 'stale'
+         ELSE coalesce(r.status, 'new') END AS status,
+    st.name AS stream, a.rolname AS owner, o.options, u.upgrade_id, u.phase AS upgrade_phase,
+    coalesce(act.processed_lsn, rd.processed_lsn) AS processed_lsn,
+    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN r.message END AS message,
+    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN r.hint END AS hint,
+    o.created_at
+FROM weir_internal.operator o
+JOIN weir_internal.stream st USING (stream_id)
+JOIN weir_internal.serving s USING (operator_id)
+LEFT JOIN pg_catalog.pg_class c ON c.oid = o.view_oid
+LEFT JOIN pg_catalog.pg_roles a ON a.oid = c.relowner
+LEFT JOIN weir_internal.version_run r ON r.operator_id = o.operator_id AND r.version = s.version
+LEFT JOIN weir_internal.reader rd ON rd.reader_id = r.reader_id
+LEFT JOIN LATERAL weir_internal.reader_activity(rd.reader_id) act ON true
+LEFT JOIN weir_internal.upgrade u ON u.operator_id = o.operator_id AND u.phase NOT IN ('finalized', 'rolled_back')
+WHERE NOT o.dropped;
+COMMENT ON VIEW weir.operators IS 'Operators of this database, with the version that serves and its status.';
+COMMENT ON COLUMN weir.operators.operator IS 'The operator: its view.';
+COMMENT ON COLUMN weir.operators.version IS 'Version that serves.';
+COMMENT ON COLUMN weir.operators.status IS 'new, building, catching_up, live, paused, stopped, stale, lost or failed.';
+COMMENT ON COLUMN weir.operators.stream IS 'Stream whose changes it folds.';
+COMMENT ON COLUMN weir.operators.owner IS 'Owner of the view; its definition runs with this role''s rights.';
+COMMENT ON COLUMN weir.operators.options IS 'Options given at creation.';
+COMMENT ON COLUMN weir.operators.upgrade_id IS 'Upgrade under way, if any.';
+COMMENT ON COLUMN weir.operators.upgrade_phase IS 'Phase of that upgrade.';
+COMMENT ON COLUMN weir.operators.processed_lsn IS 'Every commit that ends at or before it has been applied.';
+COMMENT ON COLUMN weir.operators.message IS 'Why it stopped (owner and monitors only).';
+COMMENT ON COLUMN weir.operators.hint IS 'Command that mends it (owner and monitors only).';
+COMMENT ON COLUMN weir.operators.created_at IS 'When it was created.';
+
+CREATE VIEW weir.versions AS
+SELECT o.view_oid::regclass AS operator, v.version,
+    CASE WHEN v.retired AND u.phase = 'rolled_back' THEN 'rolled_back'
+         WHEN v.retired THEN 'retired'
+         ELSE coalesce(r.status, 'new') END AS status,
+    s.version = v.version AS serving, v.strategy, v.definition, v.query,
+    nullif(v.state_table, 0)::regclass AS state_table, v.state_format, v.append_only,
+    r.reader_id, r.rows_total, r.rows_written, r.build_lsn, rd.processed_lsn, r.stop_cause, r.sqlstate,
+    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN r.message END AS message,
+    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN r.detail END AS detail,
+    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN r.hint END AS hint,
+    r.error_lsn, v.created_at
+FROM weir_internal.version v
+JOIN weir_internal.operator o USING (operator_id)
+JOIN weir_internal.serving s USING (operator_id)
+LEFT JOIN weir_internal.version_run r ON r.operator_id = v.operator_id AND r.version = v.version
+LEFT JOIN weir_internal.reader rd ON rd.reader_id = r.reader_id
+LEFT JOIN weir_internal.upgrade u ON u.operator_id = v.operator_id AND u.to_version = v.version
+WHERE NOT o.dropped AND v.purpose = 'serve';
+COMMENT ON VIEW weir.versions IS 'Versions of operators: definitions, state tables, progress and errors.';
+COMMENT ON COLUMN weir.versions.operator IS 'The operator.';
+COMMENT ON COLUMN weir.versions.version IS 'Number of the version, from 1.';
+COMMENT ON COLUMN weir.versions.status IS 'new, building, catching_up, live, stopped, failed, lost, retired or rolled_back.';
+COMMENT ON COLUMN weir.versions.serving IS 'Whether users see this version''s rows.';
+COMMENT ON COLUMN weir.versions.strategy IS 'How its first state was made: backfill, reuse or fresh.';
+COMMENT ON COLUMN weir.versions.definition IS 'Definition as written.';
+COMMENT ON COLUMN weir.versions.query IS 'Definition as analysed.';
+COMMENT ON COLUMN weir.versions.state_table IS 'Table that holds its state; NULL once it is removed.';
+COMMENT ON COLUMN weir.versions.state_format IS 'Layout of the hidden state columns.';
+COMMENT ON COLUMN weir.versions.append_only IS 'Whether its source may only be inserted into.';
+COMMENT ON COLUMN weir.versions.reader_id IS 'Reader that applies it.';
+COMMENT ON COLUMN weir.versions.rows_total IS 'Rows that building has to write.';
+COMMENT ON COLUMN weir.versions.rows_written IS 'Rows that building has written.';
+COMMENT ON COLUMN weir.versions.build_lsn IS 'Position of the snapshot it was built from.';
+COMMENT ON COLUMN weir.versions.processed_lsn IS 'Committed position of its reader.';
+COMMENT ON COLUMN weir.versions.stop_cause IS 'error, pause or stale when it stopped.';
+COMMENT ON COLUMN weir.versions.sqlstate IS 'SQLSTATE of the error that stopped it.';
+COMMENT ON COLUMN weir.versions.message IS 'Message of that error (owner and monitors only).';
+COMMENT ON COLUMN weir.versions.detail IS 'Detail of that error (owner and monitors only).';
+COMMENT ON COLUMN weir.versions.hint IS 'Command that mends it (owner and monitors only).';
+COMMENT ON COLUMN weir.versions.error_lsn IS 'Position at which it stopped.';
+COMMENT ON COLUMN weir.versions.created_at IS 'When it was created.';
+
+CREATE VIEW weir.readers AS
+SELECT r.reader_id, st.name AS stream, r.kind, r.status, r.slot_name, act.pid, r.epoch,
+    coalesce(act.processed_lsn, r.processed_lsn) AS processed_lsn, act.scanned_lsn,
+    greatest(weir_internal.wal_end() - coalesce(act.scanned_lsn, r.processed_lsn), 0) AS lag_bytes,
+    weir_internal.wal_end() - sl.restart_lsn AS retained_wal_bytes, act.waiting_since,
+    (SELECT array_agg(format('%s v%s', o.view_name, x.version) ORDER BY o.view_name, x.version)
+     FROM weir_internal.version_run x JOIN weir_internal.operator o USING (operator_id)
+     WHERE x.reader_id = r.reader_id AND NOT o.dropped) AS versions
+FROM weir_internal.reader r
+JOIN weir_internal.stream st USING (stream_id)
+LEFT JOIN pg_catalog.pg_replication_slots sl ON sl.slot_name = r.slot_name
+LEFT JOIN LATERAL weir_internal.reader_activity(r.reader_id) act ON true;
+COMMENT ON VIEW weir.readers IS 'Readers: the main one, catch-up readers, and the places of stopped versions.';
+COMMENT ON COLUMN weir.readers.reader_id IS 'Number of the reader.';
+COMMENT ON COLUMN weir.readers.stream IS 'Stream it reads.';
+COMMENT ON COLUMN weir.readers.kind IS 'main, catch_up, or stopped (a place without a process).';
+COMMENT ON COLUMN weir.readers.status IS 'new, building, running or ended.';
+COMMENT ON COLUMN weir.readers.slot_name IS 'Replication slot.';
+COMMENT ON COLUMN weir.readers.pid IS 'Process, when it runs.';
+COMMENT ON COLUMN weir.readers.epoch IS 'Fence: the newest process holds the highest.';
+COMMENT ON COLUMN weir.readers.processed_lsn IS 'Committed position.';
+COMMENT ON COLUMN weir.readers.scanned_lsn IS 'Everything before it was read; no commit in between is unapplied.';
+COMMENT ON COLUMN weir.readers.lag_bytes IS 'WAL not read yet, in bytes.';
+COMMENT ON COLUMN weir.readers.retained_wal_bytes IS 'WAL that its slot keeps, in bytes.';
+COMMENT ON COLUMN weir.readers.waiting_since IS 'Since when it waits for older transactions to end (making a slot).';
+COMMENT ON COLUMN weir.readers.versions IS 'Versions it applies, or whose place it keeps.';
+
+CREATE VIEW weir.streams AS
+SELECT st.name AS stream, st.kind, r.reader_id, r.status, r.slot_name, r.processed_lsn, r.lag_bytes,
+    (SELECT count(*) FROM weir_internal.operator o WHERE o.stream_id = st.stream_id AND NOT o.dropped) AS operators
+FROM weir_internal.stream st
+LEFT JOIN weir.readers r ON r.stream = st.name AND r.kind = 'main';
+COMMENT ON VIEW weir.streams IS 'Streams of this database with their main readers.';
+COMMENT ON COLUMN weir.streams.stream IS 'Name of the stream.';
+COMMENT ON COLUMN weir.streams.kind IS 'local: the WAL of this server.';
+COMMENT ON COLUMN weir.streams.reader_id IS 'Its main reader; NULL while it has no operators.';
+COMMENT ON COLUMN weir.streams.status IS 'Status of the main reader.';
+COMMENT ON COLUMN weir.streams.slot_name IS 'Replication slot of the main reader.';
+COMMENT ON COLUMN weir.streams.processed_lsn IS 'Position of the main reader.';
+COMMENT ON COLUMN weir.streams.lag_bytes IS 'WAL that it has not read yet, in bytes.';
+COMMENT ON COLUMN weir.streams.operators IS 'Number of operators on the stream.';
+
+CREATE VIEW weir.upgrades AS
+SELECT u.upgrade_id, o.view_oid::regclass AS operator, u.from_version, u.to_version, u.strategy, u.phase,
+    u.phase_since, r.rows_total, r.rows_written,
+    CASE WHEN r.rows_total > 0 THEN round(100.0 * r.rows_written / r.rows_total, 1) END AS built_percent,
+    rd.lag_bytes, u.compare_columns, u.drift_missing, u.drift_extra, u.drift_lsn, u.shift_lsn,
+    u.auto_advance, u.safe_window, u.observing_until, u.rollback_possible, u.rollback_obstacle,
+    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN u.reason END AS reason,
+    u.started_at, u.started_by, u.ended_at
+FROM weir_internal.upgrade u
+JOIN weir_internal.operator o USING (operator_id)
+LEFT JOIN weir_internal.version_run r ON r.operator_id = u.operator_id AND r.version = u.to_version
+LEFT JOIN weir.readers rd ON rd.reader_id = r.reader_id
+WHERE NOT o.dropped;
+COMMENT ON VIEW weir.upgrades IS 'Upgrades, under way and ended.';
+COMMENT ON COLUMN weir.upgrades.upgrade_id IS 'Number of the upgrade.';
+COMMENT ON COLUMN weir.upgrades.operator IS 'The operator.';
+COMMENT ON COLUMN weir.upgrades.from_version IS 'Version that served before.';
+COMMENT ON COLUMN weir.upgrades.to_version IS 'Version that is to serve.';
+COMMENT ON COLUMN weir.upgrades.strategy IS 'How the new state is made: reuse, backfill or fresh.';
+COMMENT ON COLUMN weir.upgrades.phase IS 'preparing, building, catching_up, validating, shifting, observing, finalized, rolling_back or rolled_back.';
+COMMENT ON COLUMN weir.upgrades.phase_since IS 'When the phase began.';
+COMMENT ON COLUMN weir.upgrades.rows_total IS 'Rows that building has to write.';
+COMMENT ON COLUMN weir.upgrades.rows_written IS 'Rows that building has written.';
+COMMENT ON COLUMN weir.upgrades.built_percent IS 'Share of the rows written, in percent.';
+COMMENT ON COLUMN weir.upgrades.lag_bytes IS 'WAL that the new version''s reader has not read yet, in bytes.';
+COMMENT ON COLUMN weir.upgrades.compare_columns IS 'Output columns on which the versions are compared.';
+COMMENT ON COLUMN weir.upgrades.drift_missing IS 'Rows of the old version that the new one lacked.';
+COMMENT ON COLUMN weir.upgrades.drift_extra IS 'Rows of the new version that the old one lacked.';
+COMMENT ON COLUMN weir.upgrades.drift_lsn IS 'Position at which they were compared.';
+COMMENT ON COLUMN weir.upgrades.shift_lsn IS 'Position at which the new version began to serve.';
+COMMENT ON COLUMN weir.upgrades.auto_advance IS 'Whether steps are taken without weir.advance_upgrade.';
+COMMENT ON COLUMN weir.upgrades.safe_window IS 'How long the old version stays in lockstep after the last step.';
+COMMENT ON COLUMN weir.upgrades.observing_until IS 'End of the safe window.';
+COMMENT ON COLUMN weir.upgrades.rollback_possible IS 'Whether weir.rollback_upgrade restores the old version in one transaction.';
+COMMENT ON COLUMN weir.upgrades.rollback_obstacle IS 'Why it does not.';
+COMMENT ON COLUMN weir.upgrades.reason IS 'Why it ended or waits (owner and monitors only).';
+COMMENT ON COLUMN weir.upgrades.started_at IS 'When it was started.';
+COMMENT ON COLUMN weir.upgrades.started_by IS 'Role that started it.';
+COMMENT ON COLUMN weir.upgrades.ended_at IS 'When it was finalized or rolled back.';
+
+CREATE VIEW weir.ledger AS
+SELECT l.ledger_id, l.recorded_at, l.operator, l.operator_id, l.upgrade_id, l.event, l.from_phase, l.to_phase,
+    l.from_version, l.to_version, l.lsn, l.actor,
+    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN l.reason END AS reason, l.detail
+FROM weir_internal.ledger l
+LEFT JOIN weir_internal.operator o USING (operator_id);
+COMMENT ON VIEW weir.ledger IS 'Every decision about operators, in order; only ever appended to.';
+COMMENT ON COLUMN weir.ledger.ledger_id IS 'Number of the entry.';
+COMMENT ON COLUMN weir.ledger.recorded_at IS 'When it was recorded.';
+COMMENT ON COLUMN weir.ledger.operator IS 'Name of the operator at that time.';
+COMMENT ON COLUMN weir.ledger.operator_id IS 'Number of the operator.';
+COMMENT ON COLUMN weir.ledger.upgrade_id IS 'Upgrade it belongs to, if any.';
+COMMENT ON COLUMN weir.ledger.event IS 'create, drop, pause, resume, stop, lost, phase or rollback_impossible.';
+COMMENT ON COLUMN weir.ledger.from_phase IS 'Phase before.';
+COMMENT ON COLUMN weir.ledger.to_phase IS 'Phase after.';
+COMMENT ON COLUMN weir.ledger.from_version IS 'Version before.';
+COMMENT ON COLUMN weir.ledger.to_version IS 'Version after.';
+COMMENT ON COLUMN weir.ledger.lsn IS 'Position it refers to.';
+COMMENT ON COLUMN weir.ledger.actor IS 'Role that decided; for pg_weir''s own decisions the workers'' role.';
+COMMENT ON COLUMN weir.ledger.reason IS 'Why (owner and monitors only).';
+COMMENT ON COLUMN weir.ledger.detail IS 'Measured values that the decision was based on.';
+
+CREATE VIEW weir.stat_operators AS
+SELECT o.view_oid::regclass AS operator, x.version, s.version = x.version AS serving, x.rows, x.folds,
+    x.rows_inserted, x.rows_updated, x.rows_deleted, x.batches, x.errors,
+    x.apply_us / 1000.0::double precision AS apply_ms, x.stats_reset
+FROM weir_internal.version_stat x
+JOIN weir_internal.operator o USING (operator_id)
+JOIN weir_internal.serving s USING (operator_id)
+WHERE NOT o.dropped AND x.version > 0;
+COMMENT ON VIEW weir.stat_operators IS 'Work done per version since stats_reset; written at most once a second.';
+COMMENT ON COLUMN weir.stat_operators.operator IS 'The operator.';
+COMMENT ON COLUMN weir.stat_operators.version IS 'The version.';
+COMMENT ON COLUMN weir.stat_operators.serving IS 'Whether it serves.';
+COMMENT ON COLUMN weir.stat_operators.rows IS 'Source rows offered to it.';
+COMMENT ON COLUMN weir.stat_operators.folds IS 'Keys folded, counted once per batch.';
+COMMENT ON COLUMN weir.stat_operators.rows_inserted IS 'State rows inserted.';
+COMMENT ON COLUMN weir.stat_operators.rows_updated IS 'State rows updated.';
+COMMENT ON COLUMN weir.stat_operators.rows_deleted IS 'State rows deleted.';
+COMMENT ON COLUMN weir.stat_operators.batches IS 'Batches applied.';
+COMMENT ON COLUMN weir.stat_operators.errors IS 'Errors that stopped it.';
+COMMENT ON COLUMN weir.stat_operators.apply_ms IS 'Time spent applying, in milliseconds.';
+COMMENT ON COLUMN weir.stat_operators.stats_reset IS 'Since when it is counted.';
+
+CREATE VIEW weir.stat_readers AS
+SELECT v.reader_id, v.stream, v.kind, v.lag_bytes,
+    CASE WHEN v.lag_bytes > 0 THEN clock_timestamp() - r.last_commit_time ELSE interval '0' END AS lag_time,
+    v.retained_wal_bytes, r.batches, r.transactions, r.rows, act.longest_hold_ms, r.last_commit_time, r.stats_reset
+FROM weir.readers v
+JOIN weir_internal.reader r USING (reader_id)
+LEFT JOIN LATERAL weir_internal.reader_activity(r.reader_id) act ON true;
+COMMENT ON VIEW weir.stat_readers IS 'Work and lag of each reader since stats_reset.';
+COMMENT ON COLUMN weir.stat_readers.reader_id IS 'Number of the reader.';
+COMMENT ON COLUMN weir.stat_readers.stream IS 'Stream it reads.';
+COMMENT ON COLUMN weir.stat_readers.kind IS 'main, catch_up or stopped.';
+COMMENT ON COLUMN weir.stat_readers.lag_bytes IS 'WAL not read yet, in bytes.';
+COMMENT ON COLUMN weir.stat_readers.lag_time IS 'Age of the last applied commit while there is something to read.';
+COMMENT ON COLUMN weir.stat_readers.retained_wal_bytes IS 'WAL that its slot keeps, in bytes.';
+COMMENT ON COLUMN weir.stat_readers.batches IS 'Batches committed.';
+COMMENT ON COLUMN weir.stat_readers.transactions IS 'Source transactions applied.';
+COMMENT ON COLUMN weir.stat_readers.rows IS 'Source rows applied.';
+COMMENT ON COLUMN weir.stat_readers.longest_hold_ms IS 'Longest handover hold of the running process, in milliseconds.';
+COMMENT ON COLUMN weir.stat_readers.last_commit_time IS 'Commit time of the last applied transaction.';
+COMMENT ON COLUMN weir.stat_readers.stats_reset IS 'Since when it is counted.';
+
+/* ----------------------------------------------------------------- rights */
+
+REVOKE ALL ON ALL TABLES IN SCHEMA weir_internal FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA weir_internal FROM PUBLIC;
+GRANT USAGE ON SCHEMA weir, weir_state, weir_internal TO PUBLIC;
+-- The operators' views read it with their owners' rights; it holds numbers only.
+GRANT SELECT ON weir_internal.serving TO PUBLIC;
+GRANT SELECT ON ALL TABLES IN SCHEMA weir TO PUBLIC;

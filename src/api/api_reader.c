@@ -1,0 +1,42 @@
+/*
+ * api_reader.c - weir_internal.reader_activity: what a reader publishes.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/pg_lsn.h"
+#include "utils/timestamp.h"
+
+#include "api/api_result.h"
+#include "weir_shmem.h"
+
+PG_FUNCTION_INFO_V1(weir_reader_activity);
+
+Datum
+weir_reader_activity(PG_FUNCTION_ARGS)
+{
+	WeirReaderShmem *reader = weir_shmem_available() ?
+		weir_reader_find(MyDatabaseId, PG_GETARG_INT64(0)) : NULL;
+	Datum		values[5] = {0};
+	bool		nulls[5] = {true, true, true, true, true};
+
+	if (reader != NULL)
+	{
+		XLogRecPtr	processed = pg_atomic_read_u64(&reader->processed_lsn);
+		XLogRecPtr	scanned = pg_atomic_read_u64(&reader->scanned_lsn);
+		TimestampTz waiting = (TimestampTz) pg_atomic_read_u64(&reader->waiting_since);
+
+		values[0] = Int32GetDatum(reader->pid);
+		nulls[0] = false;
+		values[1] = LSNGetDatum(processed);
+		nulls[1] = XLogRecPtrIsInvalid(processed);
+		values[2] = LSNGetDatum(scanned);
+		nulls[2] = XLogRecPtrIsInvalid(scanned);
+		values[3] = Float8GetDatum(pg_atomic_read_u64(&reader->longest_hold_us) / 1000.0);
+		nulls[3] = false;
+		values[4] = TimestampTzGetDatum(waiting);
+		nulls[4] = waiting == 0;
+	}
+	return weir_result_row(fcinfo, values, nulls);
+}

@@ -1,0 +1,472 @@
+/*
+ * api_upgrade.c - weir.start_upgrade, rollback_upgrade, finalize_upgrade,
+ * advance_upgrade and rebuild_operator.
+ *
+ * Runs in the caller's backend and transaction, under the operator's row lock.
+ * start_upgrade records a verdict and an intent and creates the new version's
+ * empty relations; the coordinator walks the phases. rollback and finalize are
+ * complete when the caller commits: they flip or retire in this transaction
+ * and wait for nobody.
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/pg_lsn.h"
+#include "utils/timestamp.h"
+
+#include "api/api_doctor.h"
+#include "api/api_operator.h"
+#include "api/api_options.h"
+#include "api/api_result.h"
+#include "catalog/ledger_catalog.h"
+#include "catalog/upgrade_catalog.h"
+#include "operator/loaded_version.h"
+#include "operator/serving_view.h"
+#include "operator/version_create.h"
+#include "upgrade/reuse.h"
+#include "upgrade/upgrade_steps.h"
+
+PG_FUNCTION_INFO_V1(weir_start_upgrade);
+PG_FUNCTION_INFO_V1(weir_rollback_upgrade);
+PG_FUNCTION_INFO_V1(weir_finalize_upgrade);
+PG_FUNCTION_INFO_V1(weir_advance_upgrade);
+PG_FUNCTION_INFO_V1(weir_rebuild_operator);
+
+static const WeirOptionSpec upgrade_options[] = {
+	{"compare", WEIR_OPTION_STRINGS, NULL},
+	{"standby", WEIR_OPTION_STRING, "hot"},
+};
+
+typedef struct UpgradeArguments
+{
+	const char *text;
+	char	   *strategy;		/* auto, or one that was asked for */
+	Datum		steps;
+	Jsonb	   *gates;
+	bool		auto_advance;
+	Datum		safe_window;
+	Jsonb	   *options;
+	bool		is_rebuild;		/* nothing is compared: the old rows may be wrong */
+	Query	   *query;
+	WeirDefinition *definition;
+	List	   *notes;
+} UpgradeArguments;
+
+static void
+refuse_unsupported(bool refused, const char *what, const char *hint)
+{
+	if (refused)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("%s not supported yet", what),
+				 errhint("%s", hint)));
+}
+
+static void
+check_steps(Datum steps)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int			count;
+
+	deconstruct_array(DatumGetArrayTypeP(steps), INT4OID, sizeof(int32), true, TYPALIGN_INT,
+					  &elements, &nulls, &count);
+	for (int i = 0; i < count; i++)
+		if (nulls[i] || DatumGetInt32(elements[i]) < 1 || DatumGetInt32(elements[i]) > 100)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("steps must be percentages from 1 to 100"),
+					 errhint("steps => '{100}'")));
+	if (count == 0 || DatumGetInt32(elements[count - 1]) != 100)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the last step must be 100"),
+				 errhint("steps => '{100}'")));
+	refuse_unsupported(count > 1, "shifting in several steps is", "Leave steps at its default '{100}'.");
+}
+
+static void
+check_arguments(UpgradeArguments *arguments, bool has_migration)
+{
+	static const char *const strategies[] = {"auto", "reuse", "backfill", "fresh", "convert"};
+	bool		known = false;
+
+	for (int i = 0; i < lengthof(strategies); i++)
+		known |= strcmp(arguments->strategy, strategies[i]) == 0;
+	if (!known)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unknown strategy \"%s\"", arguments->strategy),
+				 errhint("Strategies: auto, reuse, backfill, fresh.")));
+	refuse_unsupported(has_migration || strcmp(arguments->strategy, "convert") == 0,
+					   "conversion by a migration query is",
+					   "Leave migration NULL; strategy backfill computes the state from the source.");
+	check_steps(arguments->steps);
+	if (!JB_ROOT_IS_OBJECT(arguments->gates))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("gates must be a JSON object"),
+				 errhint("Leave gates at its default '{}'.")));
+	refuse_unsupported(JB_ROOT_COUNT(arguments->gates) > 0, "gates other than the default are",
+					   "Leave gates at its default '{}': no drift and no errors.");
+	if (DatumGetBool(DirectFunctionCall2(interval_lt, arguments->safe_window,
+										 DirectFunctionCall3(interval_in, CStringGetDatum("0"),
+															 ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)))))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("safe_window must not be negative"),
+				 errhint("safe_window => '1 day'")));
+	weir_options_check(arguments->options, "options", upgrade_options, lengthof(upgrade_options));
+}
+
+static void
+check_not_upgrading(const WeirOperator *operator)
+{
+	WeirUpgrade *upgrade = weir_upgrade_live(operator->operator_id);
+
+	if (upgrade != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("operator \"%s\" is already being upgraded", operator->view_name),
+				 errdetail("Upgrade " INT64_FORMAT " from version %d to version %d is in phase %s.",
+						   upgrade->upgrade_id, upgrade->from_version, upgrade->to_version,
+						   weir_phase_name(upgrade->phase)),
+				 errhint("SELECT * FROM weir.rollback_upgrade('%s'); or SELECT weir.finalize_upgrade('%s');",
+						 operator->view_name, operator->view_name)));
+}
+
+/* An upgrade has a lockstep partner only when the serving version runs; a rebuild needs none. */
+static void
+check_serving_is_live(const WeirOperator *operator, const WeirVersionRun *run)
+{
+	if (run->status == WEIR_RUN_LIVE && !operator->paused)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("operator \"%s\" is %s", operator->view_name,
+					operator->paused ? "paused" : weir_run_status_name(run->status)),
+			 errdetail("An upgrade runs beside a live version.%s%s", run->message ? " It stopped with: " : "",
+					   run->message ? run->message : ""),
+			 run->status == WEIR_RUN_STOPPED || operator->paused ?
+			 errhint("SELECT weir.resume_operator('%s'); or SELECT * FROM weir.rebuild_operator('%s');",
+					 operator->view_name, operator->view_name) :
+			 run->status == WEIR_RUN_LOST || run->status == WEIR_RUN_FAILED ?
+			 errhint("SELECT * FROM weir.rebuild_operator('%s');", operator->view_name) :
+			 errhint("SELECT weir.wait_for('%s');", operator->view_name)));
+}
+
+/* The cheapest correct strategy, or a refusal of one that cannot be right. */
+static const char *
+choose_strategy(UpgradeArguments *arguments, const WeirDefinition *previous)
+{
+	const char *obstacle;
+
+	if (strcmp(arguments->strategy, "backfill") == 0 || strcmp(arguments->strategy, "fresh") == 0)
+		return arguments->strategy;
+	obstacle = weir_reuse_obstacle(arguments->definition, previous);
+	if (obstacle == NULL)
+		return "reuse";
+	if (strcmp(arguments->strategy, "reuse") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("state of the old version cannot be reused: %s", obstacle),
+				 errhint("strategy => 'backfill', or leave it at its default 'auto'.")));
+	arguments->notes = lappend(arguments->notes, psprintf("state cannot be reused: %s", obstacle));
+	return "backfill";
+}
+
+static List *
+choose_compared_columns(UpgradeArguments *arguments, const WeirDefinition *previous, const char *strategy)
+{
+	List	   *common = weir_reuse_common_columns(arguments->definition, previous);
+	List	   *wanted = weir_options_strings(arguments->options, "compare");
+	ListCell   *lc;
+
+	if (arguments->is_rebuild || strcmp(strategy, "fresh") == 0)
+		return NIL;
+	if (!weir_options_has(arguments->options, "compare"))
+		return common;
+	foreach(lc, wanted)
+	{
+		bool		in_next = false;
+		bool		in_previous = false;
+
+		for (int i = 0; i < arguments->definition->noutputs; i++)
+			in_next |= strcmp(arguments->definition->outputs[i].column.name, lfirst(lc)) == 0;
+		for (int i = 0; i < previous->noutputs; i++)
+			in_previous |= strcmp(previous->outputs[i].column.name, lfirst(lc)) == 0;
+		if (!in_next || !in_previous)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("column \"%s\" in \"compare\" is not an output column of both versions",
+							(char *) lfirst(lc)),
+					 errhint("Name columns that the old and the new definition have.")));
+	}
+	return wanted;
+}
+
+static void
+note_columns(UpgradeArguments *arguments, List *compared)
+{
+	StringInfoData left_out;
+	ListCell   *lc;
+
+	initStringInfo(&left_out);
+	for (int i = 0; i < arguments->definition->noutputs; i++)
+	{
+		const char *name = arguments->definition->outputs[i].column.name;
+		bool		found = false;
+
+		foreach(lc, compared)
+			found |= strcmp(lfirst(lc), name) == 0;
+		if (!found)
+			appendStringInfo(&left_out, "%s%s", left_out.len ? ", " : "", quote_identifier(name));
+	}
+	if (left_out.len > 0)
+		arguments->notes = lappend(arguments->notes,
+								   psprintf("not compared with the old version: %s", left_out.data));
+}
+
+typedef struct StartedUpgrade
+{
+	int64		upgrade_id;
+	int			from_version;
+	int			to_version;
+	const char *strategy;
+} StartedUpgrade;
+
+/* In the catalog scope, the definition already checked as the caller. */
+static StartedUpgrade
+record_upgrade(WeirCatalogScope *scope, WeirOperator *operator, UpgradeArguments *arguments)
+{
+	StartedUpgrade started;
+	WeirVersion *serving = weir_version_get(operator->operator_id, operator->serving_version);
+	WeirDefinition *previous = arguments->is_rebuild ? NULL : weir_version_definition(serving);
+	WeirVersionRequest version = {
+		.operator_id = operator->operator_id,
+		.operator_name = operator->view_name,
+		.text = arguments->text,
+		.query = arguments->query,
+		.definition = arguments->definition,
+		.owner = weir_relation_owner(operator->view),
+	};
+	WeirUpgradeRequest request = {
+		.operator_id = operator->operator_id,
+		.from_version = operator->serving_version,
+		.steps = arguments->steps,
+		.gates = weir_options_text(arguments->gates),
+		.auto_advance = arguments->auto_advance,
+		.safe_window = arguments->safe_window,
+		.options = weir_options_text(arguments->options),
+		.started_by = scope->caller,
+	};
+	WeirLedgerEntry entry = {
+		.operator_id = operator->operator_id,
+		.operator_name = operator->view_name,
+		.event = "phase",
+		.to_phase = weir_phase_name(WEIR_PHASE_PREPARING),
+		.from_version = operator->serving_version,
+		.actor = scope->caller,
+	};
+
+	started.strategy = arguments->is_rebuild ? "backfill" : choose_strategy(arguments, previous);
+	if (previous != NULL)
+		request.compare_columns = choose_compared_columns(arguments, previous, started.strategy);
+	note_columns(arguments, request.compare_columns);
+	started.from_version = operator->serving_version;
+	started.to_version = weir_operator_next_version(operator->operator_id);
+	version.version = request.to_version = entry.to_version = started.to_version;
+	version.strategy = request.strategy = started.strategy;
+	version.build_from = strcmp(started.strategy, "reuse") == 0 ? operator->serving_version : 0;
+	(void) weir_version_create(&version);
+	started.upgrade_id = entry.upgrade_id = weir_upgrade_insert(&request);
+	if (arguments->is_rebuild && serving != NULL)
+		entry.reason = "rebuild";
+	entry.detail = psprintf("{\"strategy\": \"%s\"}", started.strategy);
+	weir_ledger_append(&entry);
+	return started;
+}
+
+static Datum
+started_row(FunctionCallInfo fcinfo, const StartedUpgrade *started, List *notes)
+{
+	Datum		values[5];
+	bool		nulls[5] = {false};
+
+	values[0] = Int64GetDatum(started->upgrade_id);
+	values[1] = Int32GetDatum(started->from_version);
+	values[2] = Int32GetDatum(started->to_version);
+	values[3] = CStringGetTextDatum(started->strategy);
+	values[4] = weir_notes_array(notes);
+	return weir_result_row(fcinfo, values, nulls);
+}
+
+/* migration, the third argument, may be NULL. */
+#define OPTIONAL_MIGRATION (1 << 2)
+
+static UpgradeArguments
+take_arguments(FunctionCallInfo fcinfo)
+{
+	UpgradeArguments arguments = {0};
+
+	weir_refuse_nulls(fcinfo, OPTIONAL_MIGRATION);
+	arguments.text = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	arguments.strategy = text_to_cstring(PG_GETARG_TEXT_PP(3));
+	arguments.steps = PG_GETARG_DATUM(4);
+	arguments.gates = PG_GETARG_JSONB_P(5);
+	arguments.auto_advance = PG_GETARG_BOOL(6);
+	arguments.safe_window = PG_GETARG_DATUM(7);
+	arguments.options = PG_GETARG_JSONB_P(8);
+	return arguments;
+}
+
+Datum
+weir_start_upgrade(PG_FUNCTION_ARGS)
+{
+	Oid			view = PG_GETARG_OID(0);
+	UpgradeArguments arguments = take_arguments(fcinfo);
+	WeirCatalogScope scope;
+	WeirOperator *operator;
+	WeirVersionRun run;
+	WeirVersion *serving;
+	List	   *objections;
+	StartedUpgrade started;
+
+	weir_require_ready();
+	check_arguments(&arguments, !PG_ARGISNULL(2));
+	operator = weir_operator_begin_control(&scope, fcinfo, OPTIONAL_MIGRATION);
+	check_not_upgrading(operator);
+	run = weir_version_run_get(operator->operator_id, operator->serving_version);
+	check_serving_is_live(operator, &run);
+	serving = weir_version_get(operator->operator_id, operator->serving_version);
+
+	weir_catalog_as_caller(&scope);
+	arguments.definition = weir_definition_for_call(arguments.text, serving->append_only, &arguments.query);
+	objections = weir_serving_view_objections(view, arguments.definition);
+	if (objections != NIL)
+		weir_definition_raise(objections);
+	weir_catalog_as_owner(&scope);
+	started = record_upgrade(&scope, operator, &arguments);
+	weir_operator_end_control(&scope);
+	arguments.notes = lappend(arguments.notes,
+							  psprintf("to wait for it: SELECT weir.wait_for_upgrade(%s, 'observing');",
+									   quote_literal_cstr(operator->view_name)));
+	return started_row(fcinfo, &started, arguments.notes);
+}
+
+/*
+ * The same definition, computed again from its source beside what serves now,
+ * then swapped in: for a stale, lost or doubted state. It has no partner to be
+ * compared with and no safe window.
+ */
+Datum
+weir_rebuild_operator(PG_FUNCTION_ARGS)
+{
+	UpgradeArguments arguments = {
+		.strategy = "backfill",
+		.steps = DirectFunctionCall3(array_in, CStringGetDatum("{100}"), ObjectIdGetDatum(INT4OID),
+									 Int32GetDatum(-1)),
+		.auto_advance = true,
+		.safe_window = DirectFunctionCall3(interval_in, CStringGetDatum("0"),
+										   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)),
+		.is_rebuild = true,
+	};
+	WeirCatalogScope scope;
+	WeirOperator *operator;
+	WeirVersion *serving;
+	StartedUpgrade started;
+
+	weir_require_ready();
+	arguments.gates = arguments.options =
+		DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
+	operator = weir_operator_begin_control(&scope, fcinfo, 0);
+	check_not_upgrading(operator);
+	serving = weir_version_get(operator->operator_id, operator->serving_version);
+	arguments.text = serving->definition;
+	arguments.query = weir_version_query(serving->definition_view);
+	arguments.definition = weir_version_definition(serving);
+	weir_operator_set_paused(operator->operator_id, false);
+	started = record_upgrade(&scope, operator, &arguments);
+	weir_operator_end_control(&scope);
+	arguments.notes = list_make1(psprintf("to wait for it: SELECT weir.wait_for_upgrade(%s, 'finalized');",
+										  quote_literal_cstr(operator->view_name)));
+	return started_row(fcinfo, &started, arguments.notes);
+}
+
+static WeirUpgrade *
+require_upgrade(const WeirOperator *operator)
+{
+	WeirUpgrade *upgrade = weir_upgrade_live(operator->operator_id);
+	WeirUpgrade *latest;
+
+	if (upgrade != NULL)
+		return upgrade;
+	latest = weir_upgrade_latest(operator->operator_id);
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("operator \"%s\" has no upgrade under way", operator->view_name),
+			 latest ? errdetail("The last one, upgrade " INT64_FORMAT " to version %d, is %s.",
+								latest->upgrade_id, latest->to_version, weir_phase_name(latest->phase)) :
+			 errdetail("It was never upgraded."),
+			 errhint("SELECT * FROM weir.upgrades;")));
+	return NULL;
+}
+
+/* reason, the second argument, may be NULL. */
+#define OPTIONAL_REASON (1 << 1)
+
+Datum
+weir_rollback_upgrade(PG_FUNCTION_ARGS)
+{
+	const char *reason = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	WeirCatalogScope scope;
+	WeirOperator *operator;
+	WeirUpgrade *upgrade;
+	Datum		values[3];
+	bool		nulls[3] = {false};
+
+	operator = weir_operator_begin_control(&scope, fcinfo, OPTIONAL_REASON);
+	upgrade = require_upgrade(operator);
+	values[0] = Int64GetDatum(upgrade->upgrade_id);
+	values[1] = Int32GetDatum(upgrade->from_version);
+	values[2] = LSNGetDatum(GetXLogInsertRecPtr());
+	weir_upgrade_roll_back(operator, upgrade, scope.caller, reason);
+	weir_operator_end_control(&scope);
+	return weir_result_row(fcinfo, values, nulls);
+}
+
+Datum
+weir_finalize_upgrade(PG_FUNCTION_ARGS)
+{
+	WeirCatalogScope scope;
+	WeirOperator *operator = weir_operator_begin_control(&scope, fcinfo, 0);
+
+	weir_upgrade_finalize(operator, require_upgrade(operator), scope.caller, "finalize_upgrade");
+	weir_operator_end_control(&scope);
+	PG_RETURN_VOID();
+}
+
+Datum
+weir_advance_upgrade(PG_FUNCTION_ARGS)
+{
+	WeirCatalogScope scope;
+	WeirOperator *operator = weir_operator_begin_control(&scope, fcinfo, 0);
+	WeirUpgrade *upgrade = require_upgrade(operator);
+
+	if (upgrade->phase == WEIR_PHASE_OBSERVING)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("upgrade " INT64_FORMAT " has no further step", upgrade->upgrade_id),
+				 errhint("SELECT weir.finalize_upgrade('%s');", operator->view_name)));
+	weir_upgrade_set_advance(upgrade->upgrade_id, true);
+	weir_operator_end_control(&scope);
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,50 @@
+/*
+ * operator_catalog.h - rows of weir_internal.operator and .serving.
+ *
+ * SPI connected, inside the catalog scope; transactions belong to the caller.
+ */
+#ifndef WEIR_OPERATOR_CATALOG_H
+#define WEIR_OPERATOR_CATALOG_H
+
+#include "weir.h"
+#include "nodes/pg_list.h"
+
+typedef struct WeirOperator
+{
+	int64		operator_id;
+	Oid			view;
+	char	   *view_name;
+	int			stream_id;
+	char	   *options;		/* jsonb as text */
+	bool		paused;			/* desired = 'pause' */
+	int			last_version;
+	int			serving_version;
+} WeirOperator;
+
+extern int64 weir_operator_insert(Oid view, const char *view_name, int stream_id,
+								  const char *options, Oid created_by);
+extern void weir_operator_set_view(int64 operator_id, Oid view);
+/* By the view's OID; NULL when it is not an operator. */
+extern WeirOperator *weir_operator_by_view(Oid view);
+extern WeirOperator *weir_operator_by_id(int64 operator_id);
+/*
+ * The row lock of control calls: waits at most two seconds for another control
+ * call's transaction, then 55P03 naming the operator. Never taken by readers.
+ */
+extern void weir_operator_lock(int64 operator_id, const char *view_name);
+/* For the coordinator: false instead of waiting. */
+extern bool weir_operator_try_lock(int64 operator_id);
+extern int	weir_operator_next_version(int64 operator_id);
+extern void weir_operator_set_paused(int64 operator_id, bool paused);
+extern void weir_operator_set_dropped(int64 operator_id);
+extern void weir_operator_set_options(int64 operator_id, const char *options);
+
+extern void weir_serving_insert(int64 operator_id, int version);
+extern void weir_serving_set(int64 operator_id, int version);
+extern void weir_serving_set_view_versions(int64 operator_id, int first, int second);	/* second 0: one branch */
+extern bool weir_serving_view_has(int64 operator_id, int version);	/* the view has that branch */
+
+/* Calls the view must belong to; 42501 otherwise. Superusers and weir_admin members pass. */
+extern WeirOperator *weir_operator_for_control(Oid view, Oid caller);
+
+#endif							/* WEIR_OPERATOR_CATALOG_H */

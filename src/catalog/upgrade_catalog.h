@@ -1,0 +1,61 @@
+/*
+ * upgrade_catalog.h - rows of weir_internal.upgrade.
+ *
+ * Written by control calls and the coordinator under the operator's row lock;
+ * readers only look. SPI connected; transactions belong to the caller.
+ */
+#ifndef WEIR_UPGRADE_CATALOG_H
+#define WEIR_UPGRADE_CATALOG_H
+
+#include "weir.h"
+#include "nodes/pg_list.h"
+#include "upgrade/phases.h"
+
+typedef struct WeirUpgrade
+{
+	int64		upgrade_id;
+	int64		operator_id;
+	int			from_version;
+	int			to_version;
+	char	   *strategy;
+	WeirPhase	phase;
+	bool		auto_advance;
+	bool		advance_requested;
+	bool		drift_known;	/* the full comparison was done */
+	int64		drift_missing;
+	int64		drift_extra;
+	bool		window_over;	/* observing, and its safe window has ended */
+	List	   *compare_columns;	/* of char * */
+	bool		rollback_possible;
+	char	   *rollback_obstacle;
+	char	   *reason;
+} WeirUpgrade;
+
+typedef struct WeirUpgradeRequest
+{
+	int64		operator_id;
+	int			from_version;
+	int			to_version;
+	const char *strategy;
+	Datum		steps;			/* int[] */
+	const char *gates;			/* jsonb text */
+	bool		auto_advance;
+	Datum		safe_window;	/* interval */
+	const char *options;		/* jsonb text */
+	List	   *compare_columns;
+	Oid			started_by;
+} WeirUpgradeRequest;
+
+extern int64 weir_upgrade_insert(const WeirUpgradeRequest *request);
+/* The one that has not ended; NULL: none. */
+extern WeirUpgrade *weir_upgrade_live(int64 operator_id);
+extern WeirUpgrade *weir_upgrade_latest(int64 operator_id);
+extern List *weir_upgrade_list_live(void);
+extern void weir_upgrade_set_phase(int64 upgrade_id, WeirPhase phase, const char *reason);
+extern void weir_upgrade_set_shift(int64 upgrade_id, XLogRecPtr lsn);	/* also observing_until */
+extern void weir_upgrade_set_drift(int64 upgrade_id, int64 missing, int64 extra, XLogRecPtr lsn);
+extern void weir_upgrade_set_advance(int64 upgrade_id, bool requested);
+extern void weir_upgrade_set_obstacle(int64 upgrade_id, const char *obstacle);
+extern void weir_upgrade_set_reason(int64 upgrade_id, const char *reason);
+
+#endif							/* WEIR_UPGRADE_CATALOG_H */

@@ -1,0 +1,311 @@
+/*
+ * build.c - a new version's first state, at a known LSN.
+ *
+ * Runs in a catch-up reader before its first turn. Whatever the strategy:
+ * 1. the slot's name is recorded, then the slot made (intent first: a crash
+ *    leaves a slot that the row names, and the next start drops it);
+ * 2. one snapshot whose relation to the WAL is known gives the rows, kept
+ *    outside of transactions: no transaction id is held while reading;
+ * 3. the rows are written in short transactions;
+ * 4. indexes, counts compared, and the row says "running" at that LSN.
+ * Killed anywhere before 4 commits: everything starts over, from a new slot
+ * and an emptied table; nothing half-done is kept and nobody saw it.
+ *
+ * Snapshots: backfill uses the one that creating the slot exports; reuse
+ * copies the main reader's slot first and then reads the old version's state
+ * and its position in one snapshot, so the copy can never start too late.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "catalog/catalog_query.h"
+#include "catalog/ledger_catalog.h"
+#include "upgrade/reuse.h"
+#include "weir_errors.h"
+#include "weir_guc.h"
+#include "worker/reader.h"
+#include "worker/worker_loop.h"
+
+typedef struct BuildPlan
+{
+	WeirLoadedVersion *loaded;
+	WeirVersion *version;
+	WeirSetMember member;
+	char		main_slot[NAMEDATALEN]; /* reuse: what to copy */
+	int64		main_reader_id;
+	const char **queries;
+} BuildPlan;
+
+/* Rows computed from the source itself; "fresh" asks for the same rows, but none of them. */
+static const char **
+source_queries(const WeirDefinition *definition, bool fresh)
+{
+	const char **queries = palloc(sizeof(char *) * (1 + definition->nextremes));
+
+	for (int i = 0; i <= definition->nextremes; i++)
+	{
+		char	   *sql = weir_definition_build_sql(i == 0 ? definition : definition->extremes[i - 1]);
+
+		queries[i] = fresh ? psprintf("SELECT * FROM (%s) AS nothing LIMIT 0", sql) : sql;
+	}
+	return queries;
+}
+
+/* The version to build, loaded, with the texts that compute its rows. False: it is not wanted any more. */
+static bool
+plan_build(WeirReader *reader, BuildPlan *plan)
+{
+	MemoryContext old = CurrentMemoryContext;
+	WeirSetMember *member;
+	WeirReaderRow *main_row;
+	List	   *members;
+
+	weir_worker_begin();
+	members = weir_reader_set_read(reader);
+	if (members == NIL)
+	{
+		weir_worker_commit();
+		return false;
+	}
+	weir_reader_set_load(reader);
+	member = linitial(members);
+	plan->member = *member;
+	plan->loaded = weir_reader_set_find(reader, member);
+	if (plan->loaded == NULL)
+	{
+		weir_worker_commit();
+		return false;			/* its definition could not be loaded: stopped with the reason */
+	}
+	MemoryContextSwitchTo(plan->loaded->context);
+	plan->version = weir_version_get(member->operator_id, member->version);
+	MemoryContextSwitchTo(plan->loaded->context);
+	if (strcmp(plan->version->strategy, "reuse") != 0)
+		plan->queries = source_queries(plan->loaded->definition,
+									   strcmp(plan->version->strategy, "fresh") == 0);
+	else
+	{
+		WeirVersion *previous = weir_version_get(member->operator_id, plan->version->build_from);
+		WeirDefinition *definition;
+
+		MemoryContextSwitchTo(plan->loaded->context);
+		definition = weir_version_definition(previous);
+		plan->queries = weir_reuse_queries(plan->loaded->definition, definition, previous);
+		main_row = weir_reader_get_main(reader->stream_id);
+		if (main_row == NULL || main_row->slot_name == NULL || main_row->status != WEIR_READER_RUNNING)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("stream has no running main reader to copy from"),
+					 errhint("SELECT * FROM weir.readers;")));
+		strlcpy(plan->main_slot, main_row->slot_name, NAMEDATALEN);
+		plan->main_reader_id = main_row->reader_id;
+	}
+	MemoryContextSwitchTo(old);
+	weir_worker_commit();
+	return true;
+}
+
+static void
+start_over(WeirReader *reader, BuildPlan *plan)
+{
+	if (reader->slot_name[0] != '\0')
+		weir_slot_drop(reader->slot_name);
+	snprintf(reader->slot_name, NAMEDATALEN, "weir_%u_" INT64_FORMAT "_" INT64_FORMAT,
+			 MyDatabaseId, reader->reader_id, reader->epoch);
+	weir_worker_begin();
+	weir_reader_set_slot(reader->reader_id, WEIR_READER_BUILDING, reader->slot_name);
+	weir_state_build_clear(plan->loaded->state);
+	weir_worker_commit();
+	WEIR_CRASH_POINT("build-intent");
+}
+
+/* Reads the rows under the snapshot that creating the slot exports. */
+static WeirStateBuild *
+read_at_new_slot(WeirReader *reader, BuildPlan *plan, XLogRecPtr *lsn)
+{
+	WeirStateBuild *build;
+
+	pg_atomic_write_u64(&reader->shm->waiting_since, GetCurrentTimestamp());
+	StartTransactionCommand();
+	XactIsoLevel = XACT_REPEATABLE_READ;
+	XactReadOnly = true;
+	*lsn = weir_slot_create(reader->slot_name, true);
+	pg_atomic_write_u64(&reader->shm->waiting_since, 0);
+	WEIR_CRASH_POINT("build-slot-created");
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_connect();
+	build = weir_state_build_read(plan->loaded->state, plan->queries);
+	SPI_finish();
+	PopActiveSnapshot();
+	weir_slot_persist_and_release();
+	CommitTransactionCommand();
+	return build;
+}
+
+/* The old version's state and the position it is at, in one snapshot taken after the slot was copied. */
+static WeirStateBuild *
+read_old_version(WeirReader *reader, BuildPlan *plan, XLogRecPtr *lsn)
+{
+	WeirStateBuild *build;
+	WeirVersionRun run;
+	Oid			type = INT8OID;
+	Datum		value = Int64GetDatum(plan->main_reader_id);
+	XLogRecPtr	copied = weir_slot_copy(plan->main_slot, reader->slot_name);
+
+	WEIR_CRASH_POINT("build-slot-created");
+	StartTransactionCommand();
+	XactIsoLevel = XACT_REPEATABLE_READ;
+	XactReadOnly = true;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_connect();
+	run = weir_version_run_get(plan->member.operator_id, plan->version->build_from);
+	if (run.status != WEIR_RUN_LIVE || run.reader_id != plan->main_reader_id)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("version %d of operator \"%s\", whose state is to be reused, is not running",
+						plan->version->build_from, plan->loaded->operator_name),
+				 errdetail("Its status is \"%s\".", weir_run_status_name(run.status)),
+				 errhint("SELECT * FROM weir.rollback_upgrade('%s');", plan->loaded->operator_name)));
+	if (SPI_execute_with_args("SELECT processed_lsn FROM weir_internal.reader WHERE reader_id = $1",
+							  1, &type, &value, NULL, true, 0) != SPI_OK_SELECT || SPI_processed != 1)
+		elog(ERROR, "reader " INT64_FORMAT " is not in the catalog", plan->main_reader_id);
+	*lsn = weir_result_lsn(0, 1);
+	if (copied > *lsn)
+		elog(ERROR, "copied slot is at %X/%X, past the position %X/%X of the state",
+			 LSN_FORMAT_ARGS(copied), LSN_FORMAT_ARGS(*lsn));
+	build = weir_state_build_read(plan->loaded->state, plan->queries);
+	SPI_finish();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	return build;
+}
+
+static void
+record_progress(BuildPlan *plan, WeirStateBuild *build)
+{
+	weir_version_run_progress(plan->member.operator_id, plan->member.version,
+							  weir_state_build_rows_total(build), weir_state_build_rows_written(build));
+}
+
+/* Short transactions, so that no transaction id is held for long. */
+static void
+write_rows(BuildPlan *plan, WeirStateBuild *build)
+{
+	bool		done = false;
+
+	while (!done)
+	{
+		weir_worker_begin();
+		done = weir_state_build_write(build, weir_guc_build_chunk_rows);
+		record_progress(plan, build);
+		weir_worker_commit();
+		WEIR_CRASH_POINT("build-chunk");
+		weir_worker_check_interrupts();
+	}
+}
+
+/* Half one of the two-phase transfer: complete, counted, and only then announced. */
+static void
+finish(WeirReader *reader, BuildPlan *plan, WeirStateBuild *build, XLogRecPtr lsn)
+{
+	weir_worker_begin();
+	if (weir_state_build_rows_written(build) != weir_state_build_rows_total(build))
+		elog(ERROR, "build wrote " INT64_FORMAT " of " INT64_FORMAT " rows",
+			 weir_state_build_rows_written(build), weir_state_build_rows_total(build));
+	weir_state_build_finish(build);
+	weir_version_run_built(plan->member.operator_id, plan->member.version, lsn);
+	weir_reader_start_at(reader->reader_id, lsn);
+	WEIR_CRASH_POINT("build-before-commit");
+	weir_worker_commit();
+	XLogFlush(XactLastCommitEnd);
+	WEIR_CRASH_POINT("build-committed");
+	reader->processed_lsn = lsn;
+	weir_wake_coordinator(MyDatabaseId);
+}
+
+/* The definition's own errors (overflow, division by zero) end the build for good; others are tried again. */
+static void
+build_or_throw(WeirReader *reader, BuildPlan *plan)
+{
+	WeirStateBuild *build;
+	XLogRecPtr	lsn;
+
+	start_over(reader, plan);
+	if (strcmp(plan->version->strategy, "reuse") == 0)
+		build = read_old_version(reader, plan, &lsn);
+	else
+		build = read_at_new_slot(reader, plan, &lsn);
+	WEIR_CRASH_POINT("build-read");
+	write_rows(plan, build);
+	finish(reader, plan, build, lsn);
+}
+
+/* Records a failure that another try cannot cure; the reader ends with it. */
+static void
+record_failure(WeirReader *reader, BuildPlan *plan, ErrorData *error)
+{
+	WeirStop	stop = {
+		.cause = "error",
+		.sqlerrcode = error->sqlerrcode,
+		.message = error->message,
+		.detail = error->detail,
+		.hint = error->hint,
+	};
+
+	weir_worker_begin();
+	weir_version_run_stop(plan->member.operator_id, plan->member.version, WEIR_RUN_FAILED, 0, &stop);
+	weir_reader_end(reader->reader_id);
+	weir_worker_commit();
+	if (plan->member.is_verification)
+	{
+		weir_worker_begin();
+		weir_request_fail(weir_version_request(plan->member.operator_id, plan->member.version),
+						  error->sqlerrcode, error->message, error->hint);
+		weir_worker_commit();
+	}
+	weir_wake_coordinator(MyDatabaseId);
+}
+
+void
+weir_reader_build(WeirReader *reader)
+{
+	BuildPlan	plan = {0};
+	MemoryContext old = CurrentMemoryContext;
+	ErrorData  *volatile failure = NULL;
+
+	if (!plan_build(reader, &plan))
+		proc_exit(0);
+
+	/* Restored: the catalog's word that the version failed, which must not be lost with the process. */
+	PG_TRY();
+	{
+		build_or_throw(reader, &plan);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(old);
+		error = CopyErrorData();
+		if (!weir_error_is_permanent(error->sqlerrcode))
+			PG_RE_THROW();
+		EmitErrorReport();
+		FlushErrorState();
+		AbortOutOfAnyTransaction();
+		failure = error;
+	}
+	PG_END_TRY();
+	if (failure != NULL)
+	{
+		record_failure(reader, &plan, (ErrorData *) failure);
+		proc_exit(0);
+	}
+}

@@ -1,0 +1,262 @@
+/*
+ * upgrade_steps.c - the edges of an upgrade.
+ *
+ * Runs in the coordinator (walk, validate) and in control calls (roll_back,
+ * finalize). Each edge changes the phase and appends its ledger row in one
+ * transaction (I10); killed between two edges, the phase in the catalog says
+ * what to do next. Nothing here touches slots or processes: those follow from
+ * the catalogs in the coordinator's next turn.
+ *
+ * A shift is an update of the serving row: in lockstep both versions are at
+ * one LSN in every snapshot, so no reader is involved and nobody waits.
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+
+#include "catalog/catalog_query.h"
+#include "catalog/ledger_catalog.h"
+#include "catalog/version_catalog.h"
+#include "operator/serving_view.h"
+#include "upgrade/drift.h"
+#include "upgrade/upgrade_steps.h"
+
+static void
+enter_phase(const WeirOperator *operator, WeirUpgrade *upgrade, WeirPhase phase, Oid actor,
+			const char *reason, const char *detail)
+{
+	WeirLedgerEntry entry = {
+		.operator_id = operator->operator_id,
+		.operator_name = operator->view_name,
+		.upgrade_id = upgrade->upgrade_id,
+		.event = "phase",
+		.from_phase = weir_phase_name(upgrade->phase),
+		.to_phase = weir_phase_name(phase),
+		.from_version = upgrade->from_version,
+		.to_version = upgrade->to_version,
+		.actor = actor,
+		.reason = reason,
+		.detail = detail,
+	};
+
+	if (!weir_phase_edge_is_legal(upgrade->phase, phase))
+		elog(ERROR, "upgrade " INT64_FORMAT " cannot go from phase %s to %s", upgrade->upgrade_id,
+			 entry.from_phase, entry.to_phase);
+	weir_upgrade_set_phase(upgrade->upgrade_id, phase, reason);
+	weir_ledger_append(&entry);
+	upgrade->phase = phase;
+}
+
+static bool
+is_live(const WeirUpgrade *upgrade, int version)
+{
+	return weir_version_run_get(upgrade->operator_id, version).status == WEIR_RUN_LIVE;
+}
+
+/* The old version left lockstep after the shift: the upgrade goes on, rollback does not. */
+static bool
+note_lost_partner(const WeirOperator *operator, WeirUpgrade *upgrade)
+{
+	WeirVersionRun old = weir_version_run_get(upgrade->operator_id, upgrade->from_version);
+	WeirLedgerEntry entry = {
+		.operator_id = operator->operator_id,
+		.operator_name = operator->view_name,
+		.upgrade_id = upgrade->upgrade_id,
+		.event = "rollback_impossible",
+		.from_version = upgrade->from_version,
+		.to_version = upgrade->to_version,
+		.actor = GetUserId(),
+		.lsn = old.error_lsn,
+	};
+
+	if (old.status == WEIR_RUN_LIVE || !upgrade->rollback_possible)
+		return false;
+	entry.reason = psprintf("version %d is %s since %X/%X: %s", upgrade->from_version,
+							weir_run_status_name(old.status), LSN_FORMAT_ARGS(old.error_lsn),
+							old.message ? old.message : "");
+	weir_upgrade_set_obstacle(upgrade->upgrade_id, entry.reason);
+	weir_ledger_append(&entry);
+	upgrade->rollback_possible = false;
+	return true;
+}
+
+void
+weir_upgrade_roll_back(const WeirOperator *operator, WeirUpgrade *upgrade, Oid actor, const char *reason)
+{
+	bool		has_shifted = operator->serving_version == upgrade->to_version;
+
+	if (has_shifted && !is_live(upgrade, upgrade->from_version))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("upgrade " INT64_FORMAT " of operator \"%s\" can no longer be rolled back",
+						upgrade->upgrade_id, operator->view_name),
+				 errdetail("%s", upgrade->rollback_obstacle ? upgrade->rollback_obstacle :
+						   psprintf("Version %d is not in lockstep any more.", upgrade->from_version)),
+				 errhint("SELECT * FROM weir.start_upgrade('%s', (SELECT definition FROM weir.versions WHERE version = %d AND operator = '%s'::regclass));",
+						 operator->view_name, upgrade->from_version, operator->view_name)));
+	if (has_shifted)
+		weir_serving_set(operator->operator_id, upgrade->from_version);
+	weir_version_retire(operator->operator_id, upgrade->to_version);
+	enter_phase(operator, upgrade, WEIR_PHASE_ROLLED_BACK, actor, reason, NULL);
+}
+
+void
+weir_upgrade_finalize(const WeirOperator *operator, WeirUpgrade *upgrade, Oid actor, const char *reason)
+{
+	if (upgrade->phase != WEIR_PHASE_OBSERVING)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("upgrade " INT64_FORMAT " of operator \"%s\" cannot be finalized in phase %s",
+						upgrade->upgrade_id, operator->view_name, weir_phase_name(upgrade->phase)),
+				 errdetail("An upgrade is finalized while observing."),
+				 errhint("SELECT weir.wait_for_upgrade('%s', 'observing');", operator->view_name)));
+	weir_version_retire(operator->operator_id, upgrade->from_version);
+	enter_phase(operator, upgrade, WEIR_PHASE_FINALIZED, actor, reason, NULL);
+}
+
+bool
+weir_upgrade_validate(WeirUpgrade *upgrade)
+{
+	WeirOperator *operator = weir_operator_by_id(upgrade->operator_id);
+	WeirVersion *old = weir_version_get(upgrade->operator_id, upgrade->from_version);
+	WeirVersion *new = weir_version_get(upgrade->operator_id, upgrade->to_version);
+	WeirDrift	drift;
+	bool		old_is_live;
+	bool		new_is_live;
+
+	/* Lockstep and rows are judged in one snapshot, taken here. */
+	PopActiveSnapshot();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	old_is_live = is_live(upgrade, upgrade->from_version);
+	new_is_live = is_live(upgrade, upgrade->to_version);
+	if (!new_is_live)
+		return false;
+	if (!old_is_live)
+		drift = (WeirDrift) {0, 0};	/* a repair has nobody to compare with */
+	else
+		drift = weir_drift_compare(old->state_table, new->state_table, upgrade->compare_columns,
+								   weir_relation_owner(operator->view));
+	weir_upgrade_set_drift(upgrade->upgrade_id, drift.missing, drift.extra, GetXLogInsertRecPtr());
+	upgrade->drift_known = true;
+	upgrade->drift_missing = drift.missing;
+	upgrade->drift_extra = drift.extra;
+	return true;
+}
+
+/* From validating on: drift decides, then the caller's wish to step by hand. */
+static bool
+walk_validating(const WeirOperator *operator, WeirUpgrade *upgrade)
+{
+	char	   *detail;
+
+	if (!upgrade->drift_known)
+		return false;
+	detail = psprintf("{\"drift_missing\": " INT64_FORMAT ", \"drift_extra\": " INT64_FORMAT "}",
+					  upgrade->drift_missing, upgrade->drift_extra);
+	if (upgrade->drift_missing > 0 || upgrade->drift_extra > 0)
+	{
+		char	   *reason = psprintf("drift: " INT64_FORMAT " rows missing, " INT64_FORMAT " rows extra",
+									  upgrade->drift_missing, upgrade->drift_extra);
+
+		weir_version_retire(operator->operator_id, upgrade->to_version);
+		enter_phase(operator, upgrade, WEIR_PHASE_ROLLED_BACK, GetUserId(), reason, detail);
+		return true;
+	}
+	if (!upgrade->auto_advance && !upgrade->advance_requested)
+	{
+		weir_upgrade_set_reason(upgrade->upgrade_id, "waits for weir.advance_upgrade");
+		return false;
+	}
+	weir_upgrade_set_advance(upgrade->upgrade_id, false);
+	enter_phase(operator, upgrade, WEIR_PHASE_SHIFTING, GetUserId(), NULL, detail);
+	return true;
+}
+
+/* First both branches in the view, in a transaction of its own; then the shift. */
+static bool
+walk_shifting(const WeirOperator *operator, WeirUpgrade *upgrade)
+{
+	WeirVersion *old = weir_version_get(upgrade->operator_id, upgrade->from_version);
+	WeirVersion *new = weir_version_get(upgrade->operator_id, upgrade->to_version);
+
+	if (!weir_serving_view_has(operator->operator_id, upgrade->to_version))
+	{
+		if (!weir_serving_view_try_lock(operator->view))
+			return false;
+		weir_serving_view_replace(operator, old, new);
+		WEIR_CRASH_POINT("view-replaced");
+		return true;
+	}
+	weir_serving_set(operator->operator_id, upgrade->to_version);
+	weir_upgrade_set_shift(upgrade->upgrade_id, GetXLogInsertRecPtr());
+	WEIR_CRASH_POINT("shift-before-commit");
+	enter_phase(operator, upgrade, WEIR_PHASE_OBSERVING, GetUserId(), NULL, NULL);
+	return true;
+}
+
+/* A repair has no old version to go back to: nothing to observe. */
+static bool
+walk_observing(const WeirOperator *operator, WeirUpgrade *upgrade)
+{
+	bool		noted = note_lost_partner(operator, upgrade);
+
+	if (upgrade->window_over)
+	{
+		weir_upgrade_finalize(operator, upgrade, GetUserId(), "safe window over");
+		return true;
+	}
+	return noted;
+}
+
+/* A candidate that stopped or failed, while somebody else can serve. */
+static bool
+roll_back_failed_candidate(const WeirOperator *operator, WeirUpgrade *upgrade, const WeirVersionRun *run)
+{
+	if (run->status != WEIR_RUN_FAILED && run->status != WEIR_RUN_STOPPED && run->status != WEIR_RUN_LOST)
+		return false;
+	if (operator->serving_version == upgrade->to_version && !is_live(upgrade, upgrade->from_version))
+		return false;
+	weir_upgrade_roll_back(operator, upgrade, GetUserId(),
+						   psprintf("version %d failed: %s", upgrade->to_version,
+									run->message ? run->message : weir_run_status_name(run->status)));
+	return true;
+}
+
+bool
+weir_upgrade_walk(const WeirOperator *operator, WeirUpgrade *upgrade)
+{
+	WeirVersionRun run = weir_version_run_get(upgrade->operator_id, upgrade->to_version);
+
+	if (roll_back_failed_candidate(operator, upgrade, &run))
+		return true;
+	switch (upgrade->phase)
+	{
+		case WEIR_PHASE_PREPARING:
+			if (run.status == WEIR_RUN_NONE)
+				return false;
+			enter_phase(operator, upgrade, WEIR_PHASE_BUILDING, GetUserId(), NULL, NULL);
+			return true;
+		case WEIR_PHASE_BUILDING:
+			if (run.status == WEIR_RUN_BUILDING)
+				return false;
+			enter_phase(operator, upgrade, WEIR_PHASE_CATCHING_UP, GetUserId(), NULL, NULL);
+			return true;
+		case WEIR_PHASE_CATCHING_UP:
+			if (run.status != WEIR_RUN_LIVE)
+				return false;
+			enter_phase(operator, upgrade, WEIR_PHASE_VALIDATING, GetUserId(), NULL, NULL);
+			return true;
+		case WEIR_PHASE_VALIDATING:
+			return walk_validating(operator, upgrade);
+		case WEIR_PHASE_SHIFTING:
+			return walk_shifting(operator, upgrade);
+		case WEIR_PHASE_OBSERVING:
+			return walk_observing(operator, upgrade);
+		default:
+			return false;
+	}
+}

@@ -1,0 +1,117 @@
+/*
+ * coordinator.c - one per database: reconciles what the catalogs say.
+ *
+ * A dynamic background worker, started by the launcher. Each turn looks at
+ * everything anew: operators, versions, readers, upgrades, slots; what it
+ * finds to do it does in short transactions. Nothing in memory is needed to go
+ * on after a kill. It holds no slot, no snapshot and no lock between turns.
+ *
+ * Exits with 0 when the extension is not (or no longer) in the database, after
+ * removing slots that were left; an error exits with 1 and the launcher starts
+ * a new one, paced.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+
+#include "catalog/catalog_query.h"
+#include "catalog/reader_catalog.h"
+#include "weir_shmem.h"
+#include "worker/reader_pool.h"
+#include "worker/reconcile.h"
+#include "worker/worker_loop.h"
+
+/* Turns while something is under way, and otherwise (control calls wake it at commit). */
+#define BUSY_WAIT_MS 50
+#define IDLE_WAIT_MS 2000
+
+static bool
+extension_is_installed(void)
+{
+	bool		installed;
+
+	weir_worker_begin();
+	installed = weir_extension_installed();
+	weir_worker_commit();
+	return installed;
+}
+
+static void
+start_readers(MemoryContext context)
+{
+	List	   *rows;
+
+	weir_worker_begin();
+	MemoryContextSwitchTo(context);
+	rows = weir_reader_list();
+	weir_worker_commit();
+	MemoryContextSwitchTo(context);
+	weir_reader_pool_start(rows);
+}
+
+/* Everything once; true when it should be looked at again at once. */
+static bool
+turn(MemoryContext context)
+{
+	bool		changed = false;
+
+#define STEP(call) \
+	do { \
+		MemoryContextSwitchTo(context); \
+		changed |= (call); \
+		weir_worker_check_interrupts(); \
+	} while (0)
+
+	STEP(weir_verifications_start());
+	STEP(weir_verifications_abandon());
+	STEP(weir_reconcile_operators());
+	STEP(weir_reconcile_versions());
+	STEP(weir_slots_copy_pending());
+	STEP(weir_reconcile_resumed());
+	STEP(weir_reconcile_upgrades());
+	STEP(weir_reconcile_retired());
+	STEP(weir_slots_drop_ended());
+	STEP(weir_slots_bound_retained_wal());
+#undef STEP
+	start_readers(context);
+	return changed;
+}
+
+static void
+leave(void)
+{
+	weir_reader_pool_terminate_all();
+	weir_slots_drop_all();
+	weir_database_report_absent(MyDatabaseId);
+	proc_exit(0);
+}
+
+void
+weir_coordinator_main(Datum arg)
+{
+	Oid			database;
+	int64		unused;
+	MemoryContext context;
+
+	weir_worker_arguments(&database, &unused);
+	weir_worker_start(database, "pg_weir coordinator");
+	if (!extension_is_installed())
+		leave();
+	weir_coordinator_attach(MyDatabaseId, MyLatch);
+	context = AllocSetContextCreate(WeirWorkerContext, "weir coordinator turn", ALLOCSET_DEFAULT_SIZES);
+	for (;;)
+	{
+		bool		again;
+
+		weir_worker_check_interrupts();
+		if (!extension_is_installed())
+			leave();
+		MemoryContextReset(context);
+		again = turn(context);
+		if (!again)
+			weir_worker_wait(weir_reconcile_is_busy() ? BUSY_WAIT_MS : IDLE_WAIT_MS);
+	}
+}

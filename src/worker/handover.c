@@ -1,0 +1,211 @@
+/*
+ * handover.c - moving caught-up versions from their reader to the main reader.
+ *
+ * Both sides run here, each in its own process. The hold is an optimisation:
+ * what makes the move exact is one transaction that locks both reader rows in
+ * id order and finds both positions equal; if the main reader moved on
+ * meanwhile, nothing happens and it is tried again. The hold lasts at most
+ * weir.max_hold, whatever the state's size.
+ *
+ * Killed before that commit: the versions still belong to the catch-up reader.
+ * After it: to the main reader, which discards a batch decoded without them;
+ * the catch-up reader's row is "ended" and the coordinator drops its slot.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "catalog/catalog_query.h"
+#include "weir_guc.h"
+#include "worker/reader.h"
+#include "worker/worker_loop.h"
+
+/* How long a catch-up reader waits for the main reader to acknowledge. */
+#define ACKNOWLEDGE_MS 2000
+
+static void
+wake_holder_of(int64 reader_id)
+{
+	WeirReaderShmem *reader = weir_reader_find(MyDatabaseId, reader_id);
+
+	if (reader != NULL)
+		weir_wake_reader(reader);
+}
+
+void
+weir_reader_hold_if_asked(WeirReader *reader)
+{
+	WeirReaderShmem *shm = reader->shm;
+	int64		asked_by = (int64) pg_atomic_read_u64(&shm->hold_requested_by);
+	TimestampTz start;
+	TimestampTz deadline;
+	uint64		held_us;
+
+	if (asked_by == 0 || reader->batch->ntransactions > 0)
+		return;
+	start = GetCurrentTimestamp();
+	deadline = TimestampTzPlusMilliseconds(start, weir_guc_max_hold_ms);
+	weir_reader_advance_to_scanned(reader);
+	pg_atomic_write_u64(&shm->held_at, reader->processed_lsn);
+	wake_holder_of(asked_by);
+	while ((int64) pg_atomic_read_u64(&shm->hold_requested_by) == asked_by &&
+		   GetCurrentTimestamp() < deadline)
+		weir_worker_wait(Max(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline), 1));
+	pg_atomic_write_u64(&shm->held_at, 0);
+	pg_atomic_compare_exchange_u64(&shm->hold_requested_by, (uint64 *) &asked_by, 0);
+	held_us = GetCurrentTimestamp() - start;
+	if (held_us > pg_atomic_read_u64(&shm->longest_hold_us))
+		pg_atomic_write_u64(&shm->longest_hold_us, held_us);
+
+	/* At a boundary with nothing decoded: the cheapest moment to take new versions in. */
+	weir_worker_begin();
+	weir_reader_set_load(reader);
+	weir_worker_commit();
+}
+
+/* Asks and waits for the acknowledgement; Invalid when it did not come. */
+static XLogRecPtr
+obtain_hold(WeirReader *reader, WeirReaderShmem *main_reader)
+{
+	uint64		nobody = 0;
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ACKNOWLEDGE_MS);
+	XLogRecPtr	held_at = InvalidXLogRecPtr;
+
+	if (!pg_atomic_compare_exchange_u64(&main_reader->hold_requested_by, &nobody, reader->reader_id))
+		return InvalidXLogRecPtr;	/* another catch-up reader is at it */
+	weir_wake_reader(main_reader);
+	while (GetCurrentTimestamp() < deadline &&
+		   (int64) pg_atomic_read_u64(&main_reader->hold_requested_by) == reader->reader_id)
+	{
+		held_at = pg_atomic_read_u64(&main_reader->held_at);
+		if (!XLogRecPtrIsInvalid(held_at))
+			return held_at;
+		weir_worker_wait(10);
+	}
+	return InvalidXLogRecPtr;
+}
+
+void
+weir_reader_release_hold(WeirReader *reader, WeirReaderShmem *main_reader)
+{
+	uint64		mine = reader->reader_id;
+
+	if (pg_atomic_compare_exchange_u64(&main_reader->hold_requested_by, &mine, 0))
+		weir_wake_reader(main_reader);
+}
+
+/* Applies exactly up to the position at which the main reader holds. */
+static bool
+apply_up_to(WeirReader *reader, XLogRecPtr target)
+{
+	WeirReadLimits limits = {weir_guc_max_batch_rows, weir_guc_max_batch_ms, target};
+
+	for (;;)
+	{
+		WeirReadOutcome outcome = weir_source_read(reader->source, reader->batch, &limits);
+
+		if (reader->batch->ntransactions > 0)
+			weir_reader_apply(reader);
+		if (outcome == WEIR_READ_STOP_LSN)
+			return reader->versions != NIL;
+		if (outcome == WEIR_READ_END_OF_WAL)
+			return false;		/* the target is flushed WAL, so this is a decoder of another record boundary */
+		weir_worker_check_interrupts();
+	}
+}
+
+/* The one transaction that moves the versions. */
+static bool
+move_versions(WeirReader *reader, int64 main_reader_id, XLogRecPtr held_at)
+{
+	XLogRecPtr	mine = InvalidXLogRecPtr;
+	XLogRecPtr	main_lsn = InvalidXLogRecPtr;
+	bool		moved = false;
+
+	weir_worker_begin();
+	if (weir_reader_lock_two(reader->reader_id, main_reader_id, &mine, &main_lsn) &&
+		main_lsn == held_at && mine == reader->processed_lsn && mine <= held_at)
+	{
+		ListCell   *lc;
+
+		WEIR_CRASH_POINT("handover-locked");
+		foreach(lc, weir_reader_set_read(reader))
+		{
+			WeirSetMember *member = lfirst(lc);
+
+			weir_version_run_set(member->operator_id, member->version, WEIR_RUN_LIVE, main_reader_id);
+			weir_version_run_clear_error(member->operator_id, member->version);
+		}
+		weir_reader_end(reader->reader_id);
+		moved = true;
+	}
+	WEIR_CRASH_POINT("handover-before-commit");
+	weir_worker_commit();
+	if (moved)
+		XLogFlush(XactLastCommitEnd);	/* before the coordinator drops the slot */
+	WEIR_CRASH_POINT("handover-committed");
+	return moved;
+}
+
+static WeirSetMember *
+verification_member(WeirReader *reader)
+{
+	ListCell   *lc;
+	WeirSetMember *found = NULL;
+	MemoryContext old = CurrentMemoryContext;
+
+	weir_worker_begin();
+	foreach(lc, weir_reader_set_read(reader))
+	{
+		WeirSetMember *member = lfirst(lc);
+
+		if (member->is_verification)
+		{
+			found = MemoryContextAlloc(old, sizeof(WeirSetMember));
+			*found = *member;
+		}
+	}
+	weir_worker_commit();
+	MemoryContextSwitchTo(old);
+	return found;
+}
+
+bool
+weir_reader_hand_over(WeirReader *reader)
+{
+	WeirReaderShmem *main_reader = weir_main_reader_find(MyDatabaseId);
+	WeirSetMember *verification;
+	XLogRecPtr	held_at;
+	bool		done = false;
+
+	if (main_reader == NULL ||
+		pg_atomic_read_u64(&main_reader->scanned_lsn) < reader->processed_lsn)
+		return false;
+	held_at = obtain_hold(reader, main_reader);
+	if (XLogRecPtrIsInvalid(held_at))
+	{
+		weir_reader_release_hold(reader, main_reader);
+		return false;
+	}
+	if (apply_up_to(reader, held_at))
+	{
+		verification = verification_member(reader);
+		if (verification == NULL)
+			done = move_versions(reader, main_reader->reader_id, held_at);
+		else
+		{
+			WeirLoadedVersion *throwaway = weir_reader_set_find(reader, verification);
+
+			done = throwaway != NULL &&
+				weir_verification_run(reader, throwaway, main_reader, held_at);
+		}
+	}
+	weir_reader_release_hold(reader, main_reader);
+	if (done)
+		weir_wake_coordinator(MyDatabaseId);
+	return done;
+}

@@ -1,0 +1,203 @@
+/*
+ * reader_set.c - which versions a reader applies, and loading them.
+ *
+ * Runs in readers, in the reader's transactions. The committed set is read
+ * anew in every batch transaction after the reader's row is locked, so a
+ * version that was handed over, retired or paused is seen before the batch is
+ * applied. Takes no row locks: control calls never stop a reader.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+#include "catalog/catalog_query.h"
+#include "catalog/version_catalog.h"
+#include "weir_errors.h"
+#include "worker/reader.h"
+#include "worker/worker_loop.h"
+
+List *
+weir_reader_set_read(const WeirReader *reader)
+{
+	static SPIPlanPtr plan = NULL;
+	uint64		count;
+	List	   *members = NIL;
+
+	count = weir_query(&plan,
+					   "SELECT r.operator_id, r.version, v.purpose = 'verification', "
+					   "coalesce(u.to_version = r.version, false), "
+					   "coalesce(u.from_version = r.version AND s.version <> r.version, false), "
+					   "coalesce(p.status = 'live' AND p.reader_id = r.reader_id, false), "
+					   "o.desired = 'pause' "
+					   "FROM weir_internal.version_run r "
+					   "JOIN weir_internal.version v ON v.operator_id = r.operator_id AND v.version = r.version "
+					   "JOIN weir_internal.operator o ON o.operator_id = r.operator_id "
+					   "LEFT JOIN weir_internal.serving s ON s.operator_id = r.operator_id "
+					   "LEFT JOIN weir_internal.upgrade u ON u.operator_id = r.operator_id "
+					   "AND u.phase NOT IN ('finalized', 'rolled_back') "
+					   "LEFT JOIN weir_internal.version_run p ON p.operator_id = r.operator_id "
+					   "AND p.version = CASE r.version WHEN u.to_version THEN u.from_version ELSE u.to_version END "
+					   "WHERE r.reader_id = $1 AND r.status IN ('building', 'catching_up', 'live') "
+					   "AND NOT v.retired AND NOT o.dropped ORDER BY r.operator_id, r.version",
+					   "l", reader->reader_id);
+	for (uint64 row = 0; row < count; row++)
+	{
+		WeirSetMember *member = palloc(sizeof(WeirSetMember));
+
+		member->operator_id = weir_result_int64(row, 1);
+		member->version = weir_result_int(row, 2);
+		member->is_verification = weir_result_bool(row, 3);
+		member->is_candidate = weir_result_bool(row, 4);
+		member->is_outgoing = weir_result_bool(row, 5);
+		member->has_partner = weir_result_bool(row, 6);
+		member->pause_wanted = weir_result_bool(row, 7);
+		members = lappend(members, member);
+	}
+	return members;
+}
+
+WeirLoadedVersion *
+weir_reader_set_find(const WeirReader *reader, const WeirSetMember *member)
+{
+	ListCell   *lc;
+
+	foreach(lc, reader->versions)
+	{
+		WeirLoadedVersion *loaded = lfirst(lc);
+
+		if (loaded->operator_id == member->operator_id && loaded->version == member->version)
+			return loaded;
+	}
+	return NULL;
+}
+
+bool
+weir_reader_set_is_loaded(const WeirReader *reader, List *members)
+{
+	ListCell   *lc;
+
+	foreach(lc, members)
+		if (weir_reader_set_find(reader, lfirst(lc)) == NULL)
+			return false;
+	return true;
+}
+
+static void
+unload_absent(WeirReader *reader, List *members)
+{
+	List	   *kept = NIL;
+	ListCell   *lc;
+	MemoryContext old = MemoryContextSwitchTo(WeirWorkerContext);
+
+	foreach(lc, reader->versions)
+	{
+		WeirLoadedVersion *loaded = lfirst(lc);
+		ListCell   *member_cell;
+		bool		wanted = false;
+
+		foreach(member_cell, members)
+		{
+			WeirSetMember *member = lfirst(member_cell);
+
+			wanted |= loaded->operator_id == member->operator_id && loaded->version == member->version;
+		}
+		if (wanted)
+			kept = lappend(kept, loaded);
+		else
+			weir_version_unload(loaded);
+	}
+	list_free(reader->versions);
+	reader->versions = kept;
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Loads one version in a subtransaction, so that one whose definition or
+ * functions are gone is stopped by itself and the others go on.
+ */
+static void
+load_member(WeirReader *reader, const WeirSetMember *member)
+{
+	MemoryContext old = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	WeirLoadedVersion *volatile loaded = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(old);
+	/* The one thing restored: the rest of the set stays loaded after an error. */
+	PG_TRY();
+	{
+		loaded = weir_version_load(WeirWorkerContext, member->operator_id, member->version);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+		WeirStop	stop = {"stale"};
+
+		MemoryContextSwitchTo(old);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(old);
+		CurrentResourceOwner = owner;
+		stop.sqlerrcode = error->sqlerrcode;
+		stop.message = error->message;
+		stop.detail = error->detail;
+		stop.hint = error->hint;
+		stop.lsn = reader->processed_lsn;
+		weir_reader_stop_version(reader, member, &stop);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+	CurrentResourceOwner = owner;
+
+	if (loaded != NULL)
+	{
+		old = MemoryContextSwitchTo(WeirWorkerContext);
+		reader->versions = lappend(reader->versions, (void *) loaded);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+static void
+collect_followed(WeirReader *reader)
+{
+	MemoryContext context = AllocSetContextCreate(WeirWorkerContext, "weir followed tables",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	List	   *definitions = NIL;
+	List	   *followed;
+	ListCell   *lc;
+
+	foreach(lc, reader->versions)
+		definitions = lappend(definitions, ((WeirLoadedVersion *) lfirst(lc))->definition);
+	followed = weir_definitions_followed_tables(definitions);
+	if (reader->batch == NULL)
+		reader->batch = weir_batch_create(followed);
+	else
+		weir_batch_reset(reader->batch, followed);
+	reader->followed = followed;
+	if (reader->followed_context != NULL)
+		MemoryContextDelete(reader->followed_context);
+	reader->followed_context = context;
+	MemoryContextSwitchTo(old);
+}
+
+void
+weir_reader_set_load(WeirReader *reader)
+{
+	List	   *members = weir_reader_set_read(reader);
+	ListCell   *lc;
+
+	Assert(reader->batch == NULL || reader->batch->ntransactions == 0);
+	unload_absent(reader, members);
+	foreach(lc, members)
+		if (weir_reader_set_find(reader, lfirst(lc)) == NULL)
+			load_member(reader, lfirst(lc));
+	collect_followed(reader);
+}

@@ -1,0 +1,81 @@
+/*
+ * reader_stop.c - taking a version out of its reader.
+ *
+ * Runs in readers, inside the transaction that would have applied the batch.
+ * What is on disk afterwards: a version that must keep its place (serving, or
+ * wanted again) belongs to a reader row of kind "stopped" with the position
+ * before the batch; a candidate, a throwaway or an outgoing version keeps
+ * nothing. The stopped row's slot is copied by the coordinator; until then the
+ * main reader confirms nothing past that position (I4), in memory here and in
+ * the catalog (slot_pending) after a restart.
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "miscadmin.h"
+
+#include "catalog/catalog_query.h"
+#include "catalog/ledger_catalog.h"
+#include "catalog/operator_catalog.h"
+#include "worker/reader.h"
+
+static bool
+keeps_its_place(const WeirSetMember *member)
+{
+	if (member->is_verification || member->is_outgoing)
+		return false;
+	/* A candidate that already serves keeps its place only if nobody else can serve. */
+	if (member->is_candidate)
+		return !member->has_partner;
+	return true;
+}
+
+static void
+record_stop(WeirReader *reader, const WeirSetMember *member, WeirRunStatus status, const WeirStop *stop)
+{
+	WeirOperator *operator = weir_operator_by_id(member->operator_id);
+	WeirLedgerEntry entry = {
+		.operator_id = member->operator_id,
+		.operator_name = operator ? operator->view_name : "",
+		.event = strcmp(stop->cause, "pause") == 0 ? "pause" : "stop",
+		.from_version = member->version,
+		.lsn = reader->processed_lsn,
+		.actor = GetUserId(),
+		.reason = stop->message,
+	};
+
+	weir_ledger_append(&entry);
+	ereport(LOG,
+			(errmsg("operator \"%s\" version %d is %s at %X/%X: %s", entry.operator_name,
+					member->version, weir_run_status_name(status),
+					LSN_FORMAT_ARGS(reader->processed_lsn), stop->message ? stop->message : stop->cause),
+			 stop->detail ? errdetail_internal("%s", stop->detail) : 0));
+}
+
+void
+weir_reader_stop_version(WeirReader *reader, const WeirSetMember *member, const WeirStop *stop)
+{
+	WeirRunStatus status = keeps_its_place(member) ? WEIR_RUN_STOPPED : WEIR_RUN_FAILED;
+	int64		new_reader = 0;
+
+	if (status == WEIR_RUN_STOPPED)
+	{
+		if (reader->kind == WEIR_READER_MAIN)
+		{
+			new_reader = weir_reader_insert(reader->stream_id, WEIR_READER_STOPPED,
+											WEIR_READER_RUNNING, reader->processed_lsn, true);
+			if (XLogRecPtrIsInvalid(reader->pending_floor) ||
+				reader->processed_lsn < reader->pending_floor)
+				reader->pending_floor = reader->processed_lsn;
+		}
+		else
+		{
+			/* A catch-up reader has the slot that is needed: it stops with its version. */
+			new_reader = reader->reader_id;
+			weir_reader_set_kind(reader->reader_id, WEIR_READER_STOPPED);
+		}
+	}
+	weir_version_run_stop(member->operator_id, member->version, status, new_reader, stop);
+	record_stop(reader, member, status, stop);
+	weir_wake_coordinator(MyDatabaseId);
+}

@@ -1,0 +1,334 @@
+/*
+ * reconcile.c - bringing rows and relations in line with what is asked for.
+ *
+ * Runs in the coordinator, a few short transactions per turn. Everything is
+ * derived from the catalogs each time, so killed anywhere the next turn does
+ * what is left. Operators' rows are locked with SKIP LOCKED: a user's open
+ * control call delays its own operator's next edge and nothing else.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+#include "catalog/catalog_query.h"
+#include "catalog/ledger_catalog.h"
+#include "catalog/operator_catalog.h"
+#include "catalog/reader_catalog.h"
+#include "catalog/upgrade_catalog.h"
+#include "catalog/version_catalog.h"
+#include "operator/operator_remove.h"
+#include "operator/serving_view.h"
+#include "operator/version_create.h"
+#include "upgrade/upgrade_steps.h"
+#include "worker/reader_pool.h"
+#include "worker/reconcile.h"
+#include "worker/worker_loop.h"
+
+typedef struct VersionKey
+{
+	int64		operator_id;
+	int			version;
+	int64		other;			/* reader or stream, as the query says */
+} VersionKey;
+
+/* First three columns (bigint, int, bigint) of the result, allocated in context. */
+static List *
+keys_from_result(uint64 count, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	List	   *keys = NIL;
+
+	for (uint64 row = 0; row < count; row++)
+	{
+		VersionKey *key = palloc(sizeof(VersionKey));
+
+		key->operator_id = weir_result_int64(row, 1);
+		key->version = weir_result_int(row, 2);
+		key->other = weir_result_int64(row, 3);
+		keys = lappend(keys, key);
+	}
+	MemoryContextSwitchTo(old);
+	return keys;
+}
+
+bool
+weir_reconcile_operators(void)
+{
+	List	   *gone;
+	ListCell   *lc;
+	bool		changed = false;
+
+	weir_worker_begin();
+	gone = keys_from_result(weir_query(NULL,
+									   "SELECT operator_id, 0, 0::bigint FROM weir_internal.operator o WHERE NOT dropped "
+									   "AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = o.view_oid)", ""),
+							CurrentMemoryContext);
+	foreach(lc, gone)
+	{
+		VersionKey *key = lfirst(lc);
+		WeirOperator *operator = weir_operator_by_id(key->operator_id);
+
+		if (!weir_operator_try_lock(key->operator_id))
+			continue;
+		weir_operator_remove(operator, GetUserId(), "its view was dropped");
+		changed = true;
+	}
+	weir_worker_commit();
+	return changed;
+}
+
+static void
+ensure_main_reader(int stream_id)
+{
+	if (weir_reader_get_main(stream_id) == NULL)
+		(void) weir_reader_insert(stream_id, WEIR_READER_MAIN, WEIR_READER_NEW, InvalidXLogRecPtr, false);
+}
+
+/* Versions that have no reader yet get a catch-up reader of their own. */
+static bool
+give_readers(void)
+{
+	List	   *new_versions = keys_from_result(weir_query(NULL,
+														   "SELECT v.operator_id, v.version, o.stream_id::bigint FROM weir_internal.version v "
+														   "JOIN weir_internal.operator o USING (operator_id) "
+														   "WHERE NOT v.retired AND NOT o.dropped AND NOT EXISTS (SELECT FROM weir_internal.version_run r "
+														   "WHERE r.operator_id = v.operator_id AND r.version = v.version) "
+														   "ORDER BY v.operator_id, v.version", ""),
+												CurrentMemoryContext);
+	ListCell   *lc;
+
+	foreach(lc, new_versions)
+	{
+		VersionKey *key = lfirst(lc);
+		int64		reader_id;
+
+		ensure_main_reader((int) key->other);
+		reader_id = weir_reader_insert((int) key->other, WEIR_READER_CATCH_UP, WEIR_READER_NEW,
+									   InvalidXLogRecPtr, false);
+		weir_version_run_insert(key->operator_id, key->version, reader_id);
+	}
+	return new_versions != NIL;
+}
+
+/* Readers that nobody needs end; their process is told, their slot goes afterwards. */
+static bool
+end_readers(void)
+{
+	List	   *idle = keys_from_result(weir_query(NULL,
+												   "SELECT reader_id, 0, 0::bigint FROM weir_internal.reader r WHERE status <> 'ended' AND "
+												   "CASE WHEN kind = 'main' THEN NOT EXISTS (SELECT FROM weir_internal.operator o "
+												   "WHERE o.stream_id = r.stream_id AND NOT o.dropped) "
+												   "ELSE NOT EXISTS (SELECT FROM weir_internal.version_run x "
+												   "JOIN weir_internal.version v ON v.operator_id = x.operator_id AND v.version = x.version "
+												   "JOIN weir_internal.operator o ON o.operator_id = x.operator_id "
+												   "WHERE x.reader_id = r.reader_id AND NOT v.retired AND NOT o.dropped "
+												   "AND x.status NOT IN ('failed', 'lost')) END", ""),
+										CurrentMemoryContext);
+	ListCell   *lc;
+
+	foreach(lc, idle)
+	{
+		int64		reader_id = ((VersionKey *) lfirst(lc))->operator_id;
+
+		weir_reader_pool_terminate(reader_id);
+		weir_reader_end(reader_id);
+	}
+	return idle != NIL;
+}
+
+bool
+weir_reconcile_versions(void)
+{
+	bool		changed;
+
+	weir_worker_begin();
+	changed = end_readers();
+	changed |= give_readers();
+	weir_worker_commit();
+	return changed;
+}
+
+bool
+weir_reconcile_resumed(void)
+{
+	List	   *resumed;
+	ListCell   *lc;
+
+	weir_worker_begin();
+	resumed = keys_from_result(weir_query(NULL,
+										  "SELECT x.operator_id, x.version, x.reader_id FROM weir_internal.version_run x "
+										  "JOIN weir_internal.version v ON v.operator_id = x.operator_id AND v.version = x.version "
+										  "JOIN weir_internal.operator o ON o.operator_id = x.operator_id "
+										  "JOIN weir_internal.reader r ON r.reader_id = x.reader_id "
+										  "WHERE x.status = 'stopped' AND NOT v.retired AND NOT o.dropped AND o.desired = 'run' "
+										  "AND o.resumed_at > x.status_since AND NOT r.slot_pending AND r.status = 'running'", ""),
+							   CurrentMemoryContext);
+	foreach(lc, resumed)
+	{
+		VersionKey *key = lfirst(lc);
+
+		weir_reader_set_kind(key->other, WEIR_READER_CATCH_UP);
+		weir_version_run_set(key->operator_id, key->version, WEIR_RUN_CATCHING_UP, key->other);
+		weir_version_run_clear_error(key->operator_id, key->version);
+	}
+	weir_worker_commit();
+	return resumed != NIL;
+}
+
+/* No snapshot in this database is older than the transaction that retired the version. */
+#define NO_OLDER_SNAPSHOT \
+	"NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.datid = (SELECT d.oid FROM pg_catalog.pg_database d " \
+	"WHERE d.datname = pg_catalog.current_database()) AND a.pid <> pg_catalog.pg_backend_pid() " \
+	"AND pg_catalog.age(a.backend_xmin) >= pg_catalog.age(v.retired_xid::xid))"
+
+/* Views that still have the branch of a version that no snapshot can need. */
+static bool
+simplify_views(void)
+{
+	List	   *candidates;
+	ListCell   *lc;
+	bool		changed = false;
+
+	weir_worker_begin();
+	candidates = keys_from_result(weir_query(NULL,
+											 "SELECT s.operator_id, s.version, 0::bigint FROM weir_internal.serving s "
+											 "JOIN weir_internal.operator o USING (operator_id) WHERE NOT o.dropped AND cardinality(s.view_versions) > 1 "
+											 "AND EXISTS (SELECT FROM weir_internal.version v WHERE v.operator_id = s.operator_id "
+											 "AND v.version = ANY (s.view_versions) AND v.retired AND " NO_OLDER_SNAPSHOT ")", ""),
+								  CurrentMemoryContext);
+	foreach(lc, candidates)
+	{
+		VersionKey *key = lfirst(lc);
+		WeirOperator *operator;
+		WeirVersion *serving;
+
+		if (!weir_operator_try_lock(key->operator_id))
+			continue;
+		operator = weir_operator_by_id(key->operator_id);
+		serving = weir_version_get(key->operator_id, operator->serving_version);
+		if (weir_relation_owner(operator->view) == InvalidOid ||
+			!weir_serving_view_try_lock(operator->view))
+			continue;
+		weir_serving_view_replace(operator, serving, NULL);
+		changed = true;
+	}
+	weir_worker_commit();
+	return changed;
+}
+
+/* Relations of retired versions that no view reads any more. */
+static bool
+drop_relations(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List	   *candidates;
+	ListCell   *lc;
+	bool		changed = false;
+
+	weir_worker_begin();
+	candidates = keys_from_result(weir_query(NULL,
+											 "SELECT v.operator_id, v.version, 0::bigint FROM weir_internal.version v "
+											 "JOIN weir_internal.operator o USING (operator_id) "
+											 "LEFT JOIN weir_internal.serving s USING (operator_id) "
+											 "WHERE v.retired AND v.state_table <> 0 AND "
+											 "(NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = o.view_oid) "
+											 "OR NOT v.version = ANY (s.view_versions))", ""),
+								  context);
+	weir_worker_commit();
+	foreach(lc, candidates)
+	{
+		VersionKey *key = lfirst(lc);
+
+		weir_worker_begin();
+		changed |= weir_version_try_drop(key->operator_id, key->version);
+		weir_worker_commit();
+	}
+	return changed;
+}
+
+bool
+weir_reconcile_retired(void)
+{
+	bool		changed = simplify_views();
+
+	return drop_relations() || changed;
+}
+
+/* One edge of one upgrade, in one transaction under its operator's lock. */
+static bool
+walk_one(int64 operator_id)
+{
+	WeirUpgrade *upgrade;
+	bool		changed = false;
+
+	weir_worker_begin();
+	if (weir_operator_try_lock(operator_id))
+	{
+		WeirOperator *operator = weir_operator_by_id(operator_id);
+
+		upgrade = weir_upgrade_live(operator_id);
+		if (upgrade != NULL && OidIsValid(weir_relation_owner(operator->view)))
+		{
+			WEIR_CRASH_POINT(psprintf("edge-from-%s", weir_phase_name(upgrade->phase)));
+			changed = weir_upgrade_walk(operator, upgrade);
+			if (changed)
+				WEIR_CRASH_POINT(psprintf("edge-to-%s", weir_phase_name(upgrade->phase)));
+		}
+	}
+	weir_worker_commit();
+	return changed;
+}
+
+static void
+validate_one(int64 operator_id)
+{
+	WeirUpgrade *upgrade;
+
+	weir_worker_begin();
+	upgrade = weir_upgrade_live(operator_id);
+	if (upgrade != NULL && upgrade->phase == WEIR_PHASE_VALIDATING && !upgrade->drift_known)
+		(void) weir_upgrade_validate(upgrade);
+	weir_worker_commit();
+}
+
+bool
+weir_reconcile_upgrades(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List	   *operators;
+	ListCell   *lc;
+	bool		changed = false;
+
+	weir_worker_begin();
+	operators = keys_from_result(weir_query(NULL,
+											"SELECT operator_id, to_version, 0::bigint FROM weir_internal.upgrade "
+											"WHERE phase NOT IN ('finalized', 'rolled_back') ORDER BY upgrade_id", ""),
+								 context);
+	weir_worker_commit();
+	foreach(lc, operators)
+	{
+		int64		operator_id = ((VersionKey *) lfirst(lc))->operator_id;
+
+		validate_one(operator_id);
+		changed |= walk_one(operator_id);
+	}
+	return changed;
+}
+
+bool
+weir_reconcile_is_busy(void)
+{
+	bool		busy;
+
+	weir_worker_begin();
+	busy = weir_query(NULL,
+					  "SELECT 1 FROM weir_internal.reader WHERE kind = 'catch_up' OR status <> 'running' OR slot_pending "
+					  "UNION ALL SELECT 1 FROM weir_internal.upgrade WHERE phase NOT IN ('observing', 'finalized', 'rolled_back') "
+					  "UNION ALL SELECT 1 FROM weir_internal.version WHERE retired AND state_table <> 0 LIMIT 1", "") > 0;
+	weir_worker_commit();
+	return busy;
+}

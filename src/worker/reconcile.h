@@ -1,0 +1,30 @@
+/*
+ * reconcile.h - bringing rows, slots and relations in line with what the
+ * catalogs ask for. Coordinator only; each function is its own transactions.
+ */
+#ifndef WEIR_RECONCILE_H
+#define WEIR_RECONCILE_H
+
+#include "weir.h"
+#include "nodes/pg_list.h"
+
+/* reconcile.c: rows. True when something changed (look again soon). */
+extern bool weir_reconcile_operators(void);		/* views that are gone */
+extern bool weir_reconcile_versions(void);		/* versions without a reader, readers without a version */
+extern bool weir_reconcile_resumed(void);		/* stopped versions that are to go on */
+extern bool weir_reconcile_retired(void);		/* views and relations that nobody needs */
+extern bool weir_reconcile_upgrades(void);		/* one edge of each upgrade */
+/* True while something is under way that needs short turns. */
+extern bool weir_reconcile_is_busy(void);
+
+/* slot_keeper.c: slots. */
+extern bool weir_slots_copy_pending(void);		/* for versions that stopped */
+extern bool weir_slots_drop_ended(void);		/* of readers that ended; orphans */
+extern bool weir_slots_bound_retained_wal(void);	/* weir.max_retained_wal */
+extern void weir_slots_drop_all(void);			/* the extension is gone */
+
+/* verify_request.c */
+extern bool weir_verifications_start(void);		/* waiting calls */
+extern bool weir_verifications_abandon(void);	/* calls that left */
+
+#endif							/* WEIR_RECONCILE_H */

@@ -1,0 +1,252 @@
+/*
+ * slot_keeper.c - the slots of readers: copied for stopped versions, bounded,
+ * dropped when nobody owns them.
+ *
+ * Runs in the coordinator, which never holds a slot of its own: a process can
+ * hold one at a time, and creating or copying one must not happen after a
+ * transaction id was assigned. Slots are not transactional, so the row goes
+ * first where a slot is made (its name is recorded by the reader), and last
+ * where one is dropped. Orphans are recognised by name: weir_<database>_...
+ * that no row names.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+
+#include "catalog/catalog_query.h"
+#include "catalog/ledger_catalog.h"
+#include "catalog/operator_catalog.h"
+#include "catalog/reader_catalog.h"
+#include "catalog/version_catalog.h"
+#include "source/source_local.h"
+#include "weir_guc.h"
+#include "worker/reader_pool.h"
+#include "worker/reconcile.h"
+#include "worker/worker_loop.h"
+
+/* All reader rows, allocated in the caller's context. */
+static List *
+list_readers(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List	   *rows;
+	List	   *copies = NIL;
+	ListCell   *lc;
+
+	weir_worker_begin();
+	rows = weir_reader_list();
+	foreach(lc, rows)
+	{
+		WeirReaderRow *row = lfirst(lc);
+		MemoryContext old = MemoryContextSwitchTo(context);
+		WeirReaderRow *copy = palloc(sizeof(WeirReaderRow));
+
+		*copy = *row;
+		copy->slot_name = row->slot_name ? pstrdup(row->slot_name) : NULL;
+		copies = lappend(copies, copy);
+		MemoryContextSwitchTo(old);
+	}
+	weir_worker_commit();
+	MemoryContextSwitchTo(context);
+	return copies;
+}
+
+static WeirReaderRow *
+find_main(List *rows, int stream_id)
+{
+	ListCell   *lc;
+
+	foreach(lc, rows)
+	{
+		WeirReaderRow *row = lfirst(lc);
+
+		if (row->kind == WEIR_READER_MAIN && row->stream_id == stream_id)
+			return row;
+	}
+	return NULL;
+}
+
+/* The copy holds the WAL from the stopped version's position on; only then may the main slot move past it. */
+static void
+copy_slot(const WeirReaderRow *main_reader, const WeirReaderRow *stopped)
+{
+	char		name[NAMEDATALEN];
+	XLogRecPtr	confirmed;
+
+	snprintf(name, NAMEDATALEN, "weir_%u_" INT64_FORMAT "_stopped", MyDatabaseId, stopped->reader_id);
+	weir_slot_drop(name);		/* left by a crash between copying and recording */
+	confirmed = weir_slot_copy(main_reader->slot_name, name);
+	WEIR_CRASH_POINT("stopped-slot-copied");
+	if (confirmed > stopped->processed_lsn)
+		elog(ERROR, "copied slot is at %X/%X, past the stopped position %X/%X",
+			 LSN_FORMAT_ARGS(confirmed), LSN_FORMAT_ARGS(stopped->processed_lsn));
+	weir_worker_begin();
+	weir_reader_slot_copied(stopped->reader_id, name);
+	weir_worker_commit();
+	XLogFlush(XactLastCommitEnd);
+}
+
+bool
+weir_slots_copy_pending(void)
+{
+	List	   *rows = list_readers();
+	ListCell   *lc;
+	bool		changed = false;
+
+	foreach(lc, rows)
+	{
+		WeirReaderRow *row = lfirst(lc);
+		WeirReaderRow *main_reader = find_main(rows, row->stream_id);
+
+		if (!row->slot_pending || row->status == WEIR_READER_ENDED ||
+			main_reader == NULL || main_reader->slot_name == NULL)
+			continue;
+		copy_slot(main_reader, row);
+		changed = true;
+	}
+	return changed;
+}
+
+static bool
+is_named(List *rows, const char *slot_name)
+{
+	ListCell   *lc;
+
+	foreach(lc, rows)
+	{
+		WeirReaderRow *row = lfirst(lc);
+
+		if (row->slot_name != NULL && strcmp(row->slot_name, slot_name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* False: a process still holds it. */
+static bool
+drop_if_free(const char *slot_name)
+{
+	int			active_pid = 0;
+
+	if (!weir_slot_exists(slot_name, NULL, NULL, NULL, &active_pid))
+		return true;
+	if (active_pid != 0)
+		return false;
+	weir_slot_drop(slot_name);
+	return true;
+}
+
+bool
+weir_slots_drop_ended(void)
+{
+	List	   *slots = weir_slot_list(MyDatabaseId);
+	List	   *rows = list_readers();	/* after the slots: a name is recorded before its slot exists */
+	ListCell   *lc;
+	bool		changed = false;
+
+	foreach(lc, rows)
+	{
+		WeirReaderRow *row = lfirst(lc);
+
+		if (row->status != WEIR_READER_ENDED)
+			continue;
+		if (weir_reader_pool_is_running(row->reader_id))
+		{
+			weir_reader_pool_terminate(row->reader_id);
+			continue;
+		}
+		if (row->slot_name != NULL && !drop_if_free(row->slot_name))
+			continue;
+		weir_worker_begin();
+		weir_reader_delete(row->reader_id);
+		weir_worker_commit();
+		changed = true;
+	}
+	foreach(lc, slots)
+		if (!is_named(rows, lfirst(lc)))
+			changed |= drop_if_free(lfirst(lc));
+	return changed;
+}
+
+/* The WAL is given up: users' writes are never endangered for ours. */
+static void
+give_up(const WeirReaderRow *row, const char *why, int64 retained_mb)
+{
+	uint64		count;
+
+	weir_worker_begin();
+	count = weir_query(NULL,
+					   "UPDATE weir_internal.version_run SET status = 'lost', status_since = clock_timestamp(), "
+					   "message = coalesce(message || '; ', '') || $2, "
+					   "hint = format('SELECT * FROM weir.rebuild_operator(%L);', "
+					   "(SELECT view_name FROM weir_internal.operator o WHERE o.operator_id = version_run.operator_id)) "
+					   "WHERE reader_id = $1 RETURNING operator_id, version", "lt", row->reader_id, why);
+	if (count > 0)
+	{
+		int64		operator_id = weir_result_int64(0, 1);
+		int			version = weir_result_int(0, 2);
+		WeirOperator *operator = weir_operator_by_id(operator_id);
+		WeirLedgerEntry entry = {
+			.operator_id = operator_id,
+			.operator_name = operator ? operator->view_name : "",
+			.event = "lost",
+			.from_version = version,
+			.lsn = row->processed_lsn,
+			.actor = GetUserId(),
+			.reason = why,
+		};
+
+		weir_ledger_append(&entry);
+		ereport(LOG,
+				(errmsg("operator \"%s\" version %d lost its place in the stream: %s",
+						entry.operator_name, version, why),
+				 errdetail("It kept " INT64_FORMAT " MB of WAL.", retained_mb),
+				 errhint("SELECT * FROM weir.rebuild_operator('%s');", entry.operator_name)));
+	}
+	weir_reader_end(row->reader_id);
+	weir_worker_commit();
+}
+
+bool
+weir_slots_bound_retained_wal(void)
+{
+	XLogRecPtr	now = GetXLogWriteRecPtr();
+	ListCell   *lc;
+	bool		changed = false;
+
+	foreach(lc, list_readers())
+	{
+		WeirReaderRow *row = lfirst(lc);
+		XLogRecPtr	restart_lsn = InvalidXLogRecPtr;
+		bool		invalidated = false;
+		int64		retained_mb;
+
+		if (row->kind != WEIR_READER_STOPPED || row->status != WEIR_READER_RUNNING ||
+			row->slot_name == NULL || row->slot_pending)
+			continue;
+		if (!weir_slot_exists(row->slot_name, NULL, &restart_lsn, &invalidated, NULL) || invalidated)
+		{
+			give_up(row, "its slot was removed or invalidated", 0);
+			changed = true;
+			continue;
+		}
+		retained_mb = (int64) (now - restart_lsn) / (1024 * 1024);
+		if (weir_guc_max_retained_wal_mb >= 0 && retained_mb > weir_guc_max_retained_wal_mb)
+		{
+			give_up(row, "it kept more WAL than weir.max_retained_wal allows", retained_mb);
+			changed = true;
+		}
+	}
+	return changed;
+}
+
+void
+weir_slots_drop_all(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, weir_slot_list(MyDatabaseId))
+		(void) drop_if_free(lfirst(lc));
+}
