@@ -9,7 +9,7 @@
 
 #include "weir.h"
 #include "nodes/pg_list.h"
-#include "upgrade/phases.h"
+#include "catalog/phases.h"
 
 typedef struct WeirUpgrade
 {

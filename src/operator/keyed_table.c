@@ -47,8 +47,8 @@ struct WeirKeyedTable
 	Snapshot	snapshot;
 	EState	   *estate;
 	ResultRelInfo *result_rel;	/* its indexes are open */
-	IndexScanDesc scan;			/* on the key's index; NULL without keys */
-	RegProcedure *equal_procs;	/* by key column, of the index's operator family */
+	int			key_index;		/* which of them is the key's; -1 without keys */
+	IndexScanDesc scan;			/* on that index */
 	ScanKey		scan_keys;
 	uint64		hash;			/* of the key last looked for */
 	WeirRow		found_key;		/* work space */
@@ -101,7 +101,6 @@ init_scan_keys(WeirKeyedTable *table, Relation index)
 {
 	int			nkeys = table->layout->def->nkeys;
 
-	table->equal_procs = palloc(sizeof(RegProcedure) * nkeys);
 	table->scan_keys = palloc0(sizeof(ScanKeyData) * nkeys);
 	for (int i = 0; i < nkeys; i++)
 	{
@@ -113,10 +112,9 @@ init_scan_keys(WeirKeyedTable *table, Relation index)
 		if (!OidIsValid(operator))
 			elog(ERROR, "no equality in operator family %u for type %u",
 				 index->rd_opfamily[i], index->rd_opcintype[i]);
-		table->equal_procs[i] = get_opcode(operator);
 		/* Once, with all look-ups; each search then changes flags and argument only. */
 		ScanKeyEntryInitialize(&table->scan_keys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
-							   index->rd_indcollation[i], table->equal_procs[i], (Datum) 0);
+							   index->rd_indcollation[i], get_opcode(operator), (Datum) 0);
 	}
 }
 
@@ -124,18 +122,22 @@ static void
 open_key_index(WeirKeyedTable *table)
 {
 	ResultRelInfo *rel = table->result_rel;
+	int			nkeys = table->layout->def->nkeys;
 
-	for (int i = 0; i < rel->ri_NumIndices && table->scan == NULL; i++)
+	table->key_index = -1;
+	for (int i = 0; i < rel->ri_NumIndices && nkeys > 0; i++)
 	{
-		Relation	index = rel->ri_IndexRelationDescs[i];
-
-		if (!is_key_index(table->layout, index))
-			continue;
-		init_scan_keys(table, index);
-		table->scan = weir_compat_index_beginscan(table->relation, index, table->snapshot,
-												  table->layout->def->nkeys);
+		if (is_key_index(table->layout, rel->ri_IndexRelationDescs[i]))
+			table->key_index = i;
 	}
-	if (table->scan == NULL)
+	if (table->key_index >= 0)
+	{
+		Relation	index = rel->ri_IndexRelationDescs[table->key_index];
+
+		init_scan_keys(table, index);
+		table->scan = weir_compat_index_beginscan(table->relation, index, table->snapshot, nkeys);
+	}
+	else if (nkeys > 0)
 		ereport(ERROR,
 				(errcode(WEIR_ERRCODE_STATE_CORRUPT),
 				 errmsg("state table \"%s\" has no unique index on its key",
@@ -169,8 +171,7 @@ weir_keyed_table_open(const WeirStateLayout *layout, WeirStateKey *key, WeirKeyC
 	/* Range table index 0: part of no query, so no column permissions are looked up. */
 	InitResultRelInfo(table->result_rel, table->relation, 0, NULL, 0);
 	ExecOpenIndices(table->result_rel, false);
-	if (layout->def->nkeys > 0)
-		open_key_index(table);
+	open_key_index(table);
 
 	table->found_key.values = palloc(sizeof(Datum) * Max(key->ncolumns, 1));
 	table->found_key.isnull = palloc(sizeof(bool) * Max(key->ncolumns, 1));
@@ -355,21 +356,64 @@ weir_keyed_table_insert(WeirKeyedTable *table)
 		weir_key_cache_put(table->cache, table->hash, &table->new_row->tts_tid);
 }
 
+/*
+ * An entry for a new version of a row whose key has not changed.  The row is
+ * the only one of its key, as it was; checking that again would visit every
+ * version of it that some old snapshot still keeps from being removed, more
+ * with each update.
+ */
+static void
+insert_key_entry(WeirKeyedTable *table)
+{
+	MemoryContext caller_context = MemoryContextSwitchTo(GetPerTupleMemoryContext(table->estate));
+	Datum		values[INDEX_MAX_KEYS];
+	bool		isnull[INDEX_MAX_KEYS];
+
+	for (int i = 0; i < table->layout->def->nkeys; i++)
+	{
+		int			column = table->layout->key_attnums[i] - 1;
+
+		values[i] = table->new_row->tts_values[column];
+		isnull[i] = table->new_row->tts_isnull[column];
+	}
+	index_insert(table->result_rel->ri_IndexRelationDescs[table->key_index], values, isnull,
+				 &table->new_row->tts_tid, table->relation, UNIQUE_CHECK_NO, true,
+				 table->result_rel->ri_IndexRelationInfo[table->key_index]);
+	MemoryContextSwitchTo(caller_context);
+}
+
+/* Indexes that somebody added to read the state; the key's one is hidden meanwhile. */
+static void
+insert_other_entries(WeirKeyedTable *table, bool only_summarizing)
+{
+	ResultRelInfo *rel = table->result_rel;
+	Relation	key_index = NULL;
+
+	if (table->key_index >= 0)
+	{
+		key_index = rel->ri_IndexRelationDescs[table->key_index];
+		rel->ri_IndexRelationDescs[table->key_index] = NULL;
+	}
+	weir_compat_insert_index_tuples(rel, table->new_row, table->estate, true, only_summarizing);
+	if (table->key_index >= 0)
+		rel->ri_IndexRelationDescs[table->key_index] = key_index;
+}
+
 void
 weir_keyed_table_update(WeirKeyedTable *table)
 {
 	bool		all_indexes;
 	bool		summarizing_indexes;
+	int			nothers = table->result_rel->ri_NumIndices - (table->key_index >= 0 ? 1 : 0);
 
 	ExecStoreVirtualTuple(table->new_row);
 	weir_compat_table_tuple_update(table->relation, &table->current->tts_tid, table->new_row,
 								   table->snapshot, &all_indexes, &summarizing_indexes);
-	if (table->result_rel->ri_NumIndices > 0 && (all_indexes || summarizing_indexes))
-	{
-		weir_compat_insert_index_tuples(table->result_rel, table->new_row, table->estate,
-										true, !all_indexes);
-		ResetPerTupleExprContext(table->estate);
-	}
+	if (all_indexes && table->key_index >= 0)
+		insert_key_entry(table);
+	if (nothers > 0 && (all_indexes || summarizing_indexes))
+		insert_other_entries(table, !all_indexes);
+	ResetPerTupleExprContext(table->estate);
 	if (table->cache)
 		weir_key_cache_put(table->cache, table->hash, &table->new_row->tts_tid);
 }

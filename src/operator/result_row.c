@@ -173,6 +173,19 @@ special_result(const WeirResultRow *result, Special special, Oid type)
 	return (Datum) 0;
 }
 
+/* Core's own error would show all the number's digits. */
+static Datum
+float_sum(Datum sum)
+{
+	Datum		number = DirectFunctionCall1(numeric_float8_no_overflow, sum);
+
+	if (isinf(DatumGetFloat8(number)))
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("sum is out of range for type double precision")));
+	return number;
+}
+
 static Datum
 sum_result(Datum sum, Oid sum_type, Oid type)
 {
@@ -181,7 +194,7 @@ sum_result(Datum sum, Oid sum_type, Oid type)
 	if (sum_type == INT8OID && type == NUMERICOID)
 		return DirectFunctionCall1(int8_numeric, sum);
 	if (sum_type == NUMERICOID && type == FLOAT8OID)
-		return DirectFunctionCall1(numeric_float8, sum);
+		return float_sum(sum);
 	if (sum_type == NUMERICOID && type == FLOAT4OID)
 		return DirectFunctionCall1(numeric_float4, sum);
 	elog(ERROR, "a sum kept as type %u cannot be returned as type %u", sum_type, type);
@@ -200,9 +213,8 @@ float_average(Datum sum, int64 count)
 
 	if (!isinf(number))
 		return Float8GetDatum(number / (float8) count);
-	return DirectFunctionCall1(numeric_float8,
-							   DirectFunctionCall2(numeric_div, sum,
-												   NumericGetDatum(int64_to_numeric(count))));
+	return float_sum(DirectFunctionCall2(numeric_div, sum,
+										 NumericGetDatum(int64_to_numeric(count))));
 }
 
 static Datum

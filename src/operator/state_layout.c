@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_am.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "operator/state_layout.h"
@@ -67,6 +68,10 @@ weir_state_layout_check(const WeirStateLayout *layout, Relation relation)
 {
 	TupleDesc	desc = RelationGetDescr(relation);
 
+	/* Rows are pruned and measured as heap tuples. */
+	if (relation->rd_rel->relam != HEAP_TABLE_AM_OID)
+		elog(ERROR, "state table %u has access method %u", RelationGetRelid(relation),
+			 relation->rd_rel->relam);
 	for (int i = 0; i < Max(layout->natts, desc->natts); i++)
 	{
 		Form_pg_attribute att = i < desc->natts ? TupleDescAttr(desc, i) : NULL;

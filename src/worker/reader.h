@@ -87,7 +87,7 @@ extern bool weir_verification_run(WeirReader *reader, WeirLoadedVersion *throwaw
 								  WeirReaderShmem *main_reader, XLogRecPtr held_at);
 extern void weir_reader_release_hold(WeirReader *reader, WeirReaderShmem *main_reader);
 
-/* build.c (upgrade/): from new or building to running at a known LSN. */
+/* reader_build.c: from new or building to running at a known LSN. */
 extern void weir_reader_build(WeirReader *reader);
 
 #endif							/* WEIR_READER_H */

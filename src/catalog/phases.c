@@ -3,7 +3,7 @@
  */
 #include "postgres.h"
 
-#include "upgrade/phases.h"
+#include "catalog/phases.h"
 
 #define WEIR_TO(name) (1 << WEIR_PHASE_##name)
 

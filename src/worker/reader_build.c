@@ -1,5 +1,5 @@
 /*
- * build.c - a new version's first state, at a known LSN.
+ * reader_build.c - a new version's first state, at a known LSN.
  *
  * Runs in a catch-up reader before its first turn. Whatever the strategy:
  * 1. the slot's name is recorded, then the slot made (intent first: a crash
