@@ -285,6 +285,14 @@ SET search_path = pg_catalog, pg_temp
 AS $$SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END$$;
 COMMENT ON FUNCTION weir_internal.wal_end() IS 'End of the WAL, on a primary or a standby.';
 
+CREATE PROCEDURE weir_internal.drain_raw(slot_name name, stop_lsn pg_lsn,
+    INOUT records bigint DEFAULT NULL, INOUT transactions bigint DEFAULT NULL,
+    INOUT changes bigint DEFAULT NULL, INOUT milliseconds double precision DEFAULT NULL)
+AS 'MODULE_PATHNAME', 'weir_drain_raw' LANGUAGE C;
+COMMENT ON PROCEDURE weir_internal.drain_raw(name, pg_lsn, bigint, bigint, bigint, double precision) IS
+'For measurements: decodes a slot''s backlog up to stop_lsn and drops every change. Superusers only; confirms nothing.';
+REVOKE ALL ON PROCEDURE weir_internal.drain_raw(name, pg_lsn, bigint, bigint, bigint, double precision) FROM PUBLIC;
+
 -- Error texts may hold values of rows: for the owner and for monitors only.
 CREATE FUNCTION weir_internal.may_see_errors(operator oid) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
@@ -413,6 +421,37 @@ COMMENT ON COLUMN weir.streams.slot_name IS 'Replication slot of the main reader
 COMMENT ON COLUMN weir.streams.processed_lsn IS 'Position of the main reader.';
 COMMENT ON COLUMN weir.streams.lag_bytes IS 'WAL that it has not read yet, in bytes.';
 COMMENT ON COLUMN weir.streams.operators IS 'Number of operators on the stream.';
+
+CREATE VIEW weir.progress AS
+SELECT o.view_oid::regclass AS operator, v.version,
+    CASE WHEN r.status IS NULL OR act.pid IS NULL THEN 'queued'
+         WHEN r.status = 'catching_up' THEN 'catching up'
+         WHEN act.waiting_since IS NOT NULL THEN 'waiting for older transactions'
+         WHEN r.rows_total IS NULL THEN 'reading'
+         ELSE 'writing' END AS step,
+    r.rows_total, r.rows_written,
+    CASE WHEN r.rows_total > 0 THEN round(100.0 * r.rows_written / r.rows_total, 1) END AS percent,
+    act.waiting_since,
+    CASE WHEN act.waiting_since IS NOT NULL THEN ARRAY(SELECT a.pid FROM pg_catalog.pg_stat_activity a
+        WHERE a.backend_xid IS NOT NULL AND a.pid <> act.pid AND a.xact_start < act.waiting_since
+        ORDER BY a.xact_start) END AS waiting_for_pids,
+    rd.lag_bytes
+FROM weir_internal.version v
+JOIN weir_internal.operator o USING (operator_id)
+LEFT JOIN weir_internal.version_run r ON r.operator_id = v.operator_id AND r.version = v.version
+LEFT JOIN weir.readers rd ON rd.reader_id = r.reader_id
+LEFT JOIN LATERAL weir_internal.reader_activity(rd.reader_id) act ON true
+WHERE NOT o.dropped AND NOT v.retired AND coalesce(r.status, 'building') IN ('building', 'catching_up');
+COMMENT ON VIEW weir.progress IS 'Versions that are being built or catching up (throwaways of weir.verify have numbers below zero).';
+COMMENT ON COLUMN weir.progress.operator IS 'The operator.';
+COMMENT ON COLUMN weir.progress.version IS 'Version that is being built.';
+COMMENT ON COLUMN weir.progress.step IS 'queued, waiting for older transactions, reading, writing or catching up.';
+COMMENT ON COLUMN weir.progress.rows_total IS 'Rows to write; known once the source has been read.';
+COMMENT ON COLUMN weir.progress.rows_written IS 'Rows written.';
+COMMENT ON COLUMN weir.progress.percent IS 'Share of the rows written, in percent.';
+COMMENT ON COLUMN weir.progress.waiting_since IS 'Since when it waits for transactions that were open before.';
+COMMENT ON COLUMN weir.progress.waiting_for_pids IS 'Processes of those transactions, oldest first.';
+COMMENT ON COLUMN weir.progress.lag_bytes IS 'WAL that it has not read yet, in bytes.';
 
 CREATE VIEW weir.upgrades AS
 SELECT u.upgrade_id, o.view_oid::regclass AS operator, u.from_version, u.to_version, u.strategy, u.phase,

@@ -178,6 +178,7 @@ build_output(WeirDefinition *def, TargetEntry *entry)
 	WeirOutput *output = &def->outputs[def->noutputs];
 
 	describe_column(&output->column, entry->resname, (Node *) entry->expr);
+	output->sql = weir_deparse_for_people(def->source, (Node *) entry->expr);
 	if (IsA(entry->expr, Aggref))
 	{
 		output->kind = WEIR_OUTPUT_AGGREGATE;

@@ -91,6 +91,7 @@ typedef struct WeirOutput
 	WeirOutputKind kind;
 	int			index;
 	Expr	   *expr;
+	char	   *sql;			/* as written in the definition, for people */
 } WeirOutput;
 
 /*

@@ -182,6 +182,12 @@ spell_out_mutator(Node *node, void *context)
 	return node;
 }
 
+char *
+weir_deparse_for_people(Oid source, Node *expr)
+{
+	return deparse_expression(expr, deparse_context_for(SOURCE_ALIAS, source), false, false);
+}
+
 /*
  * Implicit casts are shown: the text then has exactly the types that the
  * analysis has found, whatever functions are overloaded with what.

@@ -260,9 +260,13 @@ fetch_only_row(WeirKeyedTable *table)
 {
 	TableScanDesc scan = table_beginscan(table->relation, table->snapshot, 0, NULL);
 	bool		found = table_scan_getnextslot(scan, ForwardScanDirection, table->current);
+	ItemPointerData tid = table->current->tts_tid;
 
+	/* Fetched again, because what a scan puts into a slot ends with the scan. */
+	ExecClearTuple(table->current);
 	table_endscan(scan);
-	return found;
+	return found &&
+		table_tuple_fetch_row_version(table->relation, &tid, table->snapshot, table->current);
 }
 
 /*

@@ -40,6 +40,7 @@ extern WeirDefinition *weir_extreme_definition(const WeirDefinition *def, Node *
 /* Between begin and end: texts that mean the same in any session (delta_sql.c). */
 extern int	weir_deparse_begin(void);
 extern void weir_deparse_end(int nest_level);
+extern char *weir_deparse_for_people(Oid source, Node *expr);	/* as one would write it; not to be parsed again */
 extern char *weir_deparse(Oid source, Node *expr);	/* Vars: varno 1 = source, printed as t.column */
 
 /* Quoted schema-qualified name, for texts and hints (objection_source.c). */

@@ -18,6 +18,7 @@
 #include "catalog/pg_depend.h"
 #include "catalog/pg_rewrite.h"
 #include "catalog/namespace.h"
+#include "commands/comment.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -58,6 +59,7 @@ weir_serving_view_create(RangeVar *name, const WeirDefinition *definition, Oid s
 {
 	StringInfoData sql;
 	Oid			namespace = RangeVarGetCreationNamespace(name);
+	Oid			view;
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "CREATE VIEW %s AS SELECT ",
@@ -67,7 +69,39 @@ weir_serving_view_create(RangeVar *name, const WeirDefinition *definition, Oid s
 						 quote_identifier(definition->outputs[i].column.name));
 	appendStringInfo(&sql, " FROM %s", qualified_name(state_table));
 	run_utility(sql.data);
-	return get_relname_relid(name->relname, namespace);
+	view = get_relname_relid(name->relname, namespace);
+	weir_serving_view_comment(view, definition, NULL);
+	return view;
+}
+
+static const WeirOutput *
+find_output(const WeirDefinition *definition, const char *name)
+{
+	for (int i = 0; i < definition->noutputs; i++)
+		if (strcmp(definition->outputs[i].column.name, name) == 0)
+			return &definition->outputs[i];
+	return NULL;
+}
+
+void
+weir_serving_view_comment(Oid view, const WeirDefinition *next, const WeirDefinition *previous)
+{
+	for (int i = 0; i < next->noutputs; i++)
+	{
+		const char *name = next->outputs[i].column.name;
+		const WeirOutput *old = previous ? find_output(previous, name) : NULL;
+		AttrNumber	attnum = get_attnum(view, name);
+		char	   *comment;
+
+		if (attnum == InvalidAttrNumber)
+			continue;
+		comment = GetComment(view, RelationRelationId, attnum);
+		if (comment == NULL || (old != NULL && strcmp(comment, old->sql) == 0))
+			CreateComments(view, RelationRelationId, attnum, next->outputs[i].sql);
+	}
+	if (GetComment(view, RelationRelationId, 0) == NULL)
+		CreateComments(view, RelationRelationId, 0,
+					   psprintf("pg_weir operator over %s", qualified_name(next->source)));
 }
 
 /* The column as the view has it, or as the version brings it: an expression of exactly that type. */
@@ -229,15 +263,6 @@ objection(int sqlstate, char *message, char *detail, char *hint)
 	result->detail = detail;
 	result->hint = hint;
 	return result;
-}
-
-static const WeirOutput *
-find_output(const WeirDefinition *definition, const char *name)
-{
-	for (int i = 0; i < definition->noutputs; i++)
-		if (strcmp(definition->outputs[i].column.name, name) == 0)
-			return &definition->outputs[i];
-	return NULL;
 }
 
 List *

@@ -23,6 +23,14 @@ extern void weir_serving_view_replace(const WeirOperator *operator, const WeirVe
 									  const WeirVersion *second);
 
 /*
+ * Comments on the view's columns that say how they are computed. One that a
+ * user changed is left alone; previous: the definition whose comments may be
+ * replaced, or NULL.
+ */
+extern void weir_serving_view_comment(Oid view, const WeirDefinition *next,
+									  const WeirDefinition *previous);
+
+/*
  * ACCESS EXCLUSIVE on a relation of ours, without ever queueing for it: a
  * waiting exclusive lock would block every new reader behind one old one.
  * Tries for a moment; false: the next turn tries again.

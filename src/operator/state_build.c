@@ -29,6 +29,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/plancache.h"
 #include "utils/resowner.h"
 #include "weir_guc.h"
 
@@ -91,17 +92,18 @@ static void
 read_query(WeirStateBuild *build, BuildTarget *target, const char *query)
 {
 	DestReceiver *receiver = CreateDestReceiver(DestTuplestore);
+	CachedPlanSource *source;
 	SPIExecuteOptions options;
 	SPIPlanPtr	plan;
 	int			code;
 
 	target->rows = begin_rows(build->context);
-	SetTuplestoreDestReceiverParams(receiver, target->rows, build->context, true,
-									target->state->delta_desc,
-									gettext_noop("build query does not return the rows of its definition"));
+	SetTuplestoreDestReceiverParams(receiver, target->rows, build->context, true, NULL, NULL);
 	plan = SPI_prepare(query, 0, NULL);
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	source = linitial(SPI_plan_get_plan_sources(plan));
+	weir_state_delta_check(target->state->delta_desc, source->resultDesc);
 	memset(&options, 0, sizeof(options));
 	options.read_only = true;
 	options.dest = receiver;

@@ -12,15 +12,18 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "catalog/catalog_query.h"
 #include "catalog/ledger_catalog.h"
 #include "catalog/version_catalog.h"
+#include "operator/loaded_version.h"
 #include "operator/serving_view.h"
 #include "upgrade/drift.h"
 #include "upgrade/upgrade_steps.h"
@@ -188,6 +191,9 @@ walk_shifting(const WeirOperator *operator, WeirUpgrade *upgrade)
 		if (!weir_serving_view_try_lock(operator->view))
 			return false;
 		weir_serving_view_replace(operator, old, new);
+		CommandCounterIncrement();
+		weir_serving_view_comment(operator->view, weir_version_definition(new),
+								  SearchSysCacheExists1(RELOID, ObjectIdGetDatum(old->definition_view)) ? weir_version_definition(old) : NULL);
 		WEIR_CRASH_POINT("view-replaced");
 		return true;
 	}
