@@ -305,7 +305,7 @@ COMMENT ON FUNCTION weir_internal.may_see_errors(oid) IS
 
 CREATE VIEW weir.operators AS
 SELECT o.view_oid::regclass AS operator, s.version,
-    CASE WHEN r.status IN ('stopped', 'failed') AND r.stop_cause = 'pause' THEN 'paused'
+    CASE WHEN o.desired = 'pause' OR r.status = 'stopped' AND r.stop_cause = 'pause' THEN 'paused'
          WHEN r.status IN ('stopped', 'failed') AND r.stop_cause = 'stale' THEN 'stale'
          ELSE coalesce(r.status, 'new') END AS status,
     st.name AS stream, a.rolname AS owner, o.options, u.upgrade_id, u.phase AS upgrade_phase,

@@ -385,8 +385,8 @@ weir_rebuild_operator(PG_FUNCTION_ARGS)
 	StartedUpgrade started;
 
 	weir_require_ready();
-	arguments.gates = arguments.options =
-		DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
+	arguments.gates = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
+	arguments.options = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{\"repair\": true}")));
 	operator = weir_operator_begin_control(&scope, fcinfo, 0);
 	check_not_upgrading(operator);
 	serving = weir_version_get(operator->operator_id, operator->serving_version);

@@ -12,7 +12,8 @@
 #define UPGRADE_COLUMNS \
 	"upgrade_id, operator_id, from_version, to_version, strategy, phase, auto_advance, " \
 	"advance_requested, coalesce(observing_until <= clock_timestamp(), false), compare_columns, " \
-	"rollback_possible, rollback_obstacle, reason, drift_lsn IS NOT NULL, drift_missing, drift_extra"
+	"rollback_possible, rollback_obstacle, reason, drift_lsn IS NOT NULL, drift_missing, drift_extra, " \
+	"options OPERATOR(pg_catalog.?) 'repair'"
 #define NOT_ENDED "phase NOT IN ('finalized', 'rolled_back')"
 
 int64
@@ -51,6 +52,7 @@ upgrade_from_result(uint64 row)
 	upgrade->drift_known = weir_result_bool(row, 14);
 	upgrade->drift_missing = weir_result_int64(row, 15);
 	upgrade->drift_extra = weir_result_int64(row, 16);
+	upgrade->is_repair = weir_result_bool(row, 17);
 	return upgrade;
 }
 

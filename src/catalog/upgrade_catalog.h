@@ -21,6 +21,7 @@ typedef struct WeirUpgrade
 	WeirPhase	phase;
 	bool		auto_advance;
 	bool		advance_requested;
+	bool		is_repair;		/* of an operator that need not be live: nobody to compare with */
 	bool		drift_known;	/* the full comparison was done */
 	int64		drift_missing;
 	int64		drift_extra;

@@ -54,6 +54,9 @@ enter_phase(const WeirOperator *operator, WeirUpgrade *upgrade, WeirPhase phase,
 	upgrade->phase = phase;
 }
 
+static const char *const waits_for_old_version =
+"waits: the serving version is not live (weir.resume_operator, or weir.rollback_upgrade and weir.rebuild_operator)";
+
 static bool
 is_live(const WeirUpgrade *upgrade, int version)
 {
@@ -138,6 +141,11 @@ weir_upgrade_validate(WeirUpgrade *upgrade)
 	new_is_live = is_live(upgrade, upgrade->to_version);
 	if (!new_is_live)
 		return false;
+	if (!old_is_live && !upgrade->is_repair)
+	{
+		weir_upgrade_set_reason(upgrade->upgrade_id, waits_for_old_version);
+		return false;
+	}
 	if (!old_is_live)
 		drift = (WeirDrift) {0, 0};	/* a repair has nobody to compare with */
 	else
@@ -186,6 +194,12 @@ walk_shifting(const WeirOperator *operator, WeirUpgrade *upgrade)
 	WeirVersion *old = weir_version_get(upgrade->operator_id, upgrade->from_version);
 	WeirVersion *new = weir_version_get(upgrade->operator_id, upgrade->to_version);
 
+	/* Not in lockstep, the new version would show other changes than the old one did. */
+	if (!upgrade->is_repair && !is_live(upgrade, upgrade->from_version))
+	{
+		weir_upgrade_set_reason(upgrade->upgrade_id, waits_for_old_version);
+		return false;
+	}
 	if (!weir_serving_view_has(operator->operator_id, upgrade->to_version))
 	{
 		if (!weir_serving_view_try_lock(operator->view))

@@ -25,7 +25,7 @@
 #include "worker/worker_loop.h"
 
 /* Turns while something is under way, and otherwise (control calls wake it at commit). */
-#define BUSY_WAIT_MS 50
+#define BUSY_WAIT_MS 200
 #define IDLE_WAIT_MS 2000
 
 static bool

@@ -182,9 +182,13 @@ weir_reader_hand_over(WeirReader *reader)
 	XLogRecPtr	held_at;
 	bool		done = false;
 
-	if (main_reader == NULL ||
-		pg_atomic_read_u64(&main_reader->scanned_lsn) < reader->processed_lsn)
+	if (main_reader == NULL)
 		return false;
+	if (pg_atomic_read_u64(&main_reader->scanned_lsn) < reader->processed_lsn)
+	{
+		weir_wake_reader(main_reader);	/* idle, it has not looked at the WAL since we started */
+		return false;
+	}
 	held_at = obtain_hold(reader, main_reader);
 	if (XLogRecPtrIsInvalid(held_at))
 	{

@@ -20,7 +20,7 @@ typedef struct WeirSetMember
 	bool		is_verification;
 	bool		is_candidate;	/* target of an upgrade that has not ended */
 	bool		is_outgoing;	/* origin of an upgrade that has shifted: not served any more */
-	bool		has_partner;	/* the other version of its upgrade is live in the same reader */
+	int			partner;		/* the other version of its upgrade; 0 none */
 	bool		pause_wanted;
 } WeirSetMember;
 
@@ -37,6 +37,7 @@ typedef struct WeirReader
 	WeirBatch  *batch;
 	List	   *versions;		/* WeirLoadedVersion *, the set the batch was decoded for */
 	List	   *followed;		/* WeirFollowedTable * of them */
+	bool		set_has_shrunk; /* some of versions are not wanted any more */
 	MemoryContext followed_context;
 	XLogRecPtr	pending_floor;	/* confirm nothing past it: a stopped version's slot is still to be copied */
 	TimestampTz floor_checked;

@@ -164,6 +164,7 @@ apply_in_transaction(WeirReader *reader, bool isolated)
 	members = weir_reader_set_read(reader);
 	if (!weir_reader_set_is_loaded(reader, members))
 		return SET_CHANGED;
+	reader->set_has_shrunk = list_length(members) < list_length(reader->versions);
 
 	/* State is read under a snapshot taken after the row lock. */
 	PopActiveSnapshot();
@@ -288,6 +289,12 @@ weir_reader_apply(WeirReader *reader)
 	pg_atomic_write_u64(&reader->shm->processed_lsn, reader->processed_lsn);
 	weir_reader_remember_commit(reader);
 	weir_batch_reset(reader->batch, reader->followed);
+	if (reader->set_has_shrunk)
+	{
+		weir_worker_begin();
+		weir_reader_set_load(reader);
+		weir_worker_commit();
+	}
 }
 
 void

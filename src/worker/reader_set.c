@@ -31,7 +31,7 @@ weir_reader_set_read(const WeirReader *reader)
 					   "SELECT r.operator_id, r.version, v.purpose = 'verification', "
 					   "coalesce(u.to_version = r.version, false), "
 					   "coalesce(u.from_version = r.version AND s.version <> r.version, false), "
-					   "coalesce(p.status = 'live' AND p.reader_id = r.reader_id, false), "
+					   "CASE r.version WHEN u.to_version THEN u.from_version WHEN u.from_version THEN u.to_version END, "
 					   "o.desired = 'pause' "
 					   "FROM weir_internal.version_run r "
 					   "JOIN weir_internal.version v ON v.operator_id = r.operator_id AND v.version = r.version "
@@ -39,8 +39,6 @@ weir_reader_set_read(const WeirReader *reader)
 					   "LEFT JOIN weir_internal.serving s ON s.operator_id = r.operator_id "
 					   "LEFT JOIN weir_internal.upgrade u ON u.operator_id = r.operator_id "
 					   "AND u.phase NOT IN ('finalized', 'rolled_back') "
-					   "LEFT JOIN weir_internal.version_run p ON p.operator_id = r.operator_id "
-					   "AND p.version = CASE r.version WHEN u.to_version THEN u.from_version ELSE u.to_version END "
 					   "WHERE r.reader_id = $1 AND r.status IN ('building', 'catching_up', 'live') "
 					   "AND NOT v.retired AND NOT o.dropped ORDER BY r.operator_id, r.version",
 					   "l", reader->reader_id);
@@ -53,7 +51,7 @@ weir_reader_set_read(const WeirReader *reader)
 		member->is_verification = weir_result_bool(row, 3);
 		member->is_candidate = weir_result_bool(row, 4);
 		member->is_outgoing = weir_result_bool(row, 5);
-		member->has_partner = weir_result_bool(row, 6);
+		member->partner = weir_result_int(row, 6);
 		member->pause_wanted = weir_result_bool(row, 7);
 		members = lappend(members, member);
 	}

@@ -20,13 +20,19 @@
 #include "worker/reader.h"
 
 static bool
-keeps_its_place(const WeirSetMember *member)
+keeps_its_place(const WeirReader *reader, const WeirSetMember *member)
 {
+	/* Never built: there is no place to keep. */
+	if (XLogRecPtrIsInvalid(reader->processed_lsn))
+		return false;
 	if (member->is_verification || member->is_outgoing)
 		return false;
-	/* A candidate that already serves keeps its place only if nobody else can serve. */
+	/*
+	 * A candidate keeps its place only if nobody else can serve: asked now,
+	 * because both may fail in one batch, the old version first.
+	 */
 	if (member->is_candidate)
-		return !member->has_partner;
+		return weir_version_run_get(member->operator_id, member->partner).status != WEIR_RUN_LIVE;
 	return true;
 }
 
@@ -55,7 +61,7 @@ record_stop(WeirReader *reader, const WeirSetMember *member, WeirRunStatus statu
 void
 weir_reader_stop_version(WeirReader *reader, const WeirSetMember *member, const WeirStop *stop)
 {
-	WeirRunStatus status = keeps_its_place(member) ? WEIR_RUN_STOPPED : WEIR_RUN_FAILED;
+	WeirRunStatus status = keeps_its_place(reader, member) ? WEIR_RUN_STOPPED : WEIR_RUN_FAILED;
 	int64		new_reader = 0;
 
 	if (status == WEIR_RUN_STOPPED)
