@@ -57,8 +57,18 @@ typedef struct UpgradeArguments
 	bool		is_rebuild;		/* nothing is compared: the old rows may be wrong */
 	Query	   *query;
 	WeirDefinition *definition;
-	List	   *notes;
+	MemoryContext context;		/* the call's: the catalog scope's memory ends before the result is made */
+	List	   *notes;			/* in context; see add_note */
 } UpgradeArguments;
+
+static void
+add_note(UpgradeArguments *arguments, const char *note)
+{
+	MemoryContext old = MemoryContextSwitchTo(arguments->context);
+
+	arguments->notes = lappend(arguments->notes, pstrdup(note));
+	MemoryContextSwitchTo(old);
+}
 
 static void
 refuse_unsupported(bool refused, const char *what, const char *hint)
@@ -179,7 +189,7 @@ choose_strategy(UpgradeArguments *arguments, const WeirDefinition *previous)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("state of the old version cannot be reused: %s", obstacle),
 				 errhint("strategy => 'backfill', or leave it at its default 'auto'.")));
-	arguments->notes = lappend(arguments->notes, psprintf("state cannot be reused: %s", obstacle));
+	add_note(arguments, psprintf("state cannot be reused: %s", obstacle));
 	return "backfill";
 }
 
@@ -231,8 +241,7 @@ note_columns(UpgradeArguments *arguments, List *compared)
 			appendStringInfo(&left_out, "%s%s", left_out.len ? ", " : "", quote_identifier(name));
 	}
 	if (left_out.len > 0)
-		arguments->notes = lappend(arguments->notes,
-								   psprintf("not compared with the old version: %s", left_out.data));
+		add_note(arguments, psprintf("not compared with the old version: %s", left_out.data));
 }
 
 typedef struct StartedUpgrade
@@ -280,7 +289,8 @@ record_upgrade(WeirCatalogScope *scope, WeirOperator *operator, UpgradeArguments
 	started.strategy = arguments->is_rebuild ? "backfill" : choose_strategy(arguments, previous);
 	if (previous != NULL)
 		request.compare_columns = choose_compared_columns(arguments, previous, started.strategy);
-	note_columns(arguments, request.compare_columns);
+	if (!arguments->is_rebuild)
+		note_columns(arguments, request.compare_columns);
 	started.from_version = operator->serving_version;
 	started.to_version = weir_operator_next_version(operator->operator_id);
 	version.version = request.to_version = entry.to_version = started.to_version;
@@ -318,6 +328,7 @@ take_arguments(FunctionCallInfo fcinfo)
 	UpgradeArguments arguments = {0};
 
 	weir_refuse_nulls(fcinfo, OPTIONAL_MIGRATION);
+	arguments.context = CurrentMemoryContext;
 	arguments.text = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	arguments.strategy = text_to_cstring(PG_GETARG_TEXT_PP(3));
 	arguments.steps = PG_GETARG_DATUM(4);
@@ -355,10 +366,9 @@ weir_start_upgrade(PG_FUNCTION_ARGS)
 		weir_definition_raise(objections);
 	weir_catalog_as_owner(&scope);
 	started = record_upgrade(&scope, operator, &arguments);
+	add_note(&arguments, psprintf("to wait for it: SELECT weir.wait_for_upgrade(%s, 'observing');",
+								  quote_literal_cstr(operator->view_name)));
 	weir_operator_end_control(&scope);
-	arguments.notes = lappend(arguments.notes,
-							  psprintf("to wait for it: SELECT weir.wait_for_upgrade(%s, 'observing');",
-									   quote_literal_cstr(operator->view_name)));
 	return started_row(fcinfo, &started, arguments.notes);
 }
 
@@ -372,6 +382,7 @@ weir_rebuild_operator(PG_FUNCTION_ARGS)
 {
 	UpgradeArguments arguments = {
 		.strategy = "backfill",
+		.context = CurrentMemoryContext,
 		.steps = DirectFunctionCall3(array_in, CStringGetDatum("{100}"), ObjectIdGetDatum(INT4OID),
 									 Int32GetDatum(-1)),
 		.auto_advance = true,
@@ -395,9 +406,9 @@ weir_rebuild_operator(PG_FUNCTION_ARGS)
 	arguments.definition = weir_version_definition(serving);
 	weir_operator_set_paused(operator->operator_id, false);
 	started = record_upgrade(&scope, operator, &arguments);
+	add_note(&arguments, psprintf("to wait for it: SELECT weir.wait_for_upgrade(%s, 'finalized');",
+								  quote_literal_cstr(operator->view_name)));
 	weir_operator_end_control(&scope);
-	arguments.notes = list_make1(psprintf("to wait for it: SELECT weir.wait_for_upgrade(%s, 'finalized');",
-										  quote_literal_cstr(operator->view_name)));
 	return started_row(fcinfo, &started, arguments.notes);
 }
 
