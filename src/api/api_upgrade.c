@@ -372,6 +372,14 @@ weir_start_upgrade(PG_FUNCTION_ARGS)
 	return started_row(fcinfo, &started, arguments.notes);
 }
 
+static Datum
+all_at_once(void)
+{
+	Datum		step = Int32GetDatum(100);
+
+	return PointerGetDatum(construct_array(&step, 1, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+}
+
 /*
  * The same definition, computed again from its source beside what serves now,
  * then swapped in: for a stale, lost or doubted state. It has no partner to be
@@ -383,8 +391,7 @@ weir_rebuild_operator(PG_FUNCTION_ARGS)
 	UpgradeArguments arguments = {
 		.strategy = "backfill",
 		.context = CurrentMemoryContext,
-		.steps = DirectFunctionCall3(array_in, CStringGetDatum("{100}"), ObjectIdGetDatum(INT4OID),
-									 Int32GetDatum(-1)),
+		.steps = all_at_once(),
 		.auto_advance = true,
 		.safe_window = DirectFunctionCall3(interval_in, CStringGetDatum("0"),
 										   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)),

@@ -84,9 +84,12 @@ switch_to_owner(WeirCatalogScope *scope)
 void
 weir_catalog_enter(WeirCatalogScope *scope)
 {
+	MemoryContext context = CurrentMemoryContext;
+
 	GetUserIdAndSecContext(&scope->caller, &scope->security_context);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
+	MemoryContextSwitchTo(context);
 	switch_to_owner(scope);
 }
 
@@ -187,6 +190,7 @@ run_query(SPIPlanPtr *plan, long limit, const char *sql, const char *arguments, 
 	char		nulls[MAX_ARGUMENTS + 1];
 	int			nargs = strlen(arguments);
 	int			rc;
+	MemoryContext context = CurrentMemoryContext;
 
 	if (nargs > MAX_ARGUMENTS)
 		elog(ERROR, "too many catalog arguments: %d", nargs);
@@ -206,9 +210,21 @@ run_query(SPIPlanPtr *plan, long limit, const char *sql, const char *arguments, 
 	else
 		rc = SPI_execute_with_args(sql, nargs, types, values, nulls, false, limit);
 
+	MemoryContextSwitchTo(context);
 	if (rc < 0)
 		elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(rc));
 	return SPI_processed;
+}
+
+void
+weir_run_utility(const char *sql)
+{
+	MemoryContext context = CurrentMemoryContext;
+	int			rc = SPI_execute(sql, false, 0);
+
+	MemoryContextSwitchTo(context);
+	if (rc < 0)
+		elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(rc));
 }
 
 uint64

@@ -17,6 +17,12 @@
 #include "executor/spi.h"
 
 /*
+ * SPI's own functions leave its procedure context current, which SPI_finish
+ * frees; everything declared here gives back the context it was called in, so
+ * what a module returns lives as long as its caller's context.
+ */
+
+/*
  * A control call's excursion into the catalogs: SPI connected, user switched
  * to the extension's owner (restricted), search_path pinned. Ends by
  * weir_catalog_leave or by the abort of the (sub)transaction.
@@ -41,6 +47,9 @@ extern Oid	weir_relation_owner(Oid relation);	/* InvalidOid when it does not exi
 /* Number of rows; results in SPI_tuptable. plan: cache for hot statements, or NULL. */
 extern uint64 weir_query(SPIPlanPtr *plan, const char *sql, const char *arguments, ...);
 extern uint64 weir_query_limit(long limit, const char *sql, const char *arguments, ...);
+
+/* A statement without result. */
+extern void weir_run_utility(const char *sql);
 
 /* Column (from 1) of row (from 0) of SPI_tuptable; NULL gives 0 / NULL. Strings are copied to CurrentMemoryContext. */
 extern bool weir_result_isnull(uint64 row, int column);

@@ -33,6 +33,7 @@
 #include "utils/syscache.h"
 #include "utils/wait_event.h"
 
+#include "catalog/catalog_query.h"
 #include "operator/serving_view.h"
 
 /* Attempts to find the relation unlocked, one millisecond apart. */
@@ -43,15 +44,6 @@ qualified_name(Oid relation)
 {
 	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relation)),
 									  get_rel_name(relation));
-}
-
-static void
-run_utility(const char *sql)
-{
-	int			rc = SPI_execute(sql, false, 0);
-
-	if (rc < 0)
-		elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(rc));
 }
 
 Oid
@@ -68,7 +60,7 @@ weir_serving_view_create(RangeVar *name, const WeirDefinition *definition, Oid s
 		appendStringInfo(&sql, "%s%s", i == 0 ? "" : ", ",
 						 quote_identifier(definition->outputs[i].column.name));
 	appendStringInfo(&sql, " FROM %s", qualified_name(state_table));
-	run_utility(sql.data);
+	weir_run_utility(sql.data);
 	view = get_relname_relid(name->relname, namespace);
 	weir_serving_view_comment(view, definition, NULL);
 	return view;
@@ -202,7 +194,7 @@ weir_serving_view_replace(const WeirOperator *operator, const WeirVersion *first
 		append_branch(&sql, columns, second);
 		append_pointer(&sql, operator->operator_id, second->version);
 	}
-	run_utility(sql.data);
+	weir_run_utility(sql.data);
 	weir_serving_set_view_versions(operator->operator_id, first->version,
 								   second ? second->version : 0);
 }

@@ -14,11 +14,13 @@
 #include "catalog/pg_class.h"
 #include "commands/tablecmds.h"
 #include "commands/view.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "mb/pg_wchar.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/ruleutils.h"
@@ -29,16 +31,26 @@
 #include "operator/state_table.h"
 #include "operator/version_create.h"
 
-static void
-run_utility(const char *sql)
+/*
+ * Also when another open transaction is about to take the name: waiting for it,
+ * as the unique index on names would, could only end in an error.
+ */
+static bool
+is_taken(const char *name, Oid namespace)
 {
-	int			rc = SPI_execute(sql, false, 0);
+	LOCKTAG		tag;
 
-	if (rc < 0)
-		elog(ERROR, "could not run \"%s\": %s", sql, SPI_result_code_string(rc));
+	/* As the lock on an operator's name; no operator can be in this schema. */
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, namespace,
+						 hash_bytes((const unsigned char *) name, strlen(name)), 4);
+	return LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL ||
+		OidIsValid(get_relname_relid(name, namespace));
 }
 
-/* <operator>_v<n><suffix>, shortened to fit; with the operator's id when that is taken. */
+/*
+ * <operator>_v<n><suffix>, shortened to fit, with room for the index's "_key";
+ * with the operator's id when that is taken.
+ */
 static char *
 relation_name(const WeirVersionRequest *request, const char *suffix)
 {
@@ -47,11 +59,11 @@ relation_name(const WeirVersionRequest *request, const char *suffix)
 
 	for (;;)
 	{
-		int			room = NAMEDATALEN - 1 - strlen(tail);
+		int			room = NAMEDATALEN - 1 - strlen(tail) - strlen(WEIR_STATE_INDEX_SUFFIX);
 		int			length = pg_mbcliplen(request->operator_name, strlen(request->operator_name), room);
 		char	   *name = psprintf("%.*s%s", length, request->operator_name, tail);
 
-		if (!OidIsValid(get_relname_relid(name, namespace)))
+		if (!is_taken(name, namespace))
 			return name;
 		if (strstr(tail, "_o") != NULL)
 			elog(ERROR, "relation name \"%s\" is taken", name);
@@ -97,10 +109,10 @@ create_state_table(const WeirVersionRequest *request, const WeirDefinition *defi
 	char	   *name = relation_name(request, suffix);
 	Oid			table;
 
-	run_utility(weir_state_create_sql(definition, name));
+	weir_run_utility(weir_state_create_sql(definition, name));
 	table = get_relname_relid(name, get_namespace_oid(WEIR_STATE_SCHEMA, false));
 	if (is_readable)
-		run_utility(psprintf("GRANT SELECT ON weir_state.%s TO %s", quote_identifier(name),
+		weir_run_utility(psprintf("GRANT SELECT ON weir_state.%s TO %s", quote_identifier(name),
 							 quote_identifier(GetUserNameFromId(request->owner, false))));
 	return table;
 }
@@ -138,7 +150,7 @@ drop_relation(Oid relation, const char *kind)
 	char	   *name = get_rel_name(relation);
 
 	if (name != NULL)
-		run_utility(psprintf("DROP %s weir_state.%s", kind, quote_identifier(name)));
+		weir_run_utility(psprintf("DROP %s weir_state.%s", kind, quote_identifier(name)));
 }
 
 /* Gone already counts as locked. */

@@ -102,7 +102,8 @@ weir_slot_exists(const char *slot_name, XLogRecPtr *confirmed_flush, XLogRecPtr 
 {
 	WeirSlotState state;
 
-	if (!weir_slot_read(slot_name, &state))
+	/* A cloned database's rows name the slots of its original: not ours to look at, or to drop. */
+	if (!weir_slot_read(slot_name, &state) || state.data.database != MyDatabaseId)
 		return false;
 	if (confirmed_flush != NULL)
 		*confirmed_flush = state.data.confirmed_flush;
@@ -225,7 +226,7 @@ weir_slot_drop(const char *slot_name)
 {
 	WeirSlotState state;
 
-	if (weir_slot_read(slot_name, &state))
+	if (weir_slot_read(slot_name, &state) && state.data.database == MyDatabaseId)
 		ReplicationSlotDrop(slot_name, true);
 }
 
