@@ -278,8 +278,8 @@ weir_pause_operator(PG_FUNCTION_ARGS)
 				 errmsg("operator \"%s\" is being upgraded", operator->view_name),
 				 errdetail("Upgrade " INT64_FORMAT " is in phase %s.", upgrade->upgrade_id,
 						   weir_phase_name(upgrade->phase)),
-				 errhint("SELECT * FROM weir.rollback_upgrade('%s'); or SELECT weir.finalize_upgrade('%s');",
-						 operator->view_name, operator->view_name)));
+				 errhint("SELECT * FROM weir.rollback_upgrade(%s); or SELECT weir.finalize_upgrade(%s);",
+						 operator->reference, operator->reference)));
 	if (!operator->paused)
 	{
 		weir_operator_set_paused(operator->operator_id, true);
@@ -301,7 +301,7 @@ weir_resume_operator(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("operator \"%s\" cannot be resumed: its WAL is gone", operator->view_name),
 				 errdetail("%s.", run.message ? run.message : "Its slot was given up"),
-				 errhint("SELECT * FROM weir.rebuild_operator('%s');", operator->view_name)));
+				 errhint("SELECT * FROM weir.rebuild_operator(%s);", operator->reference)));
 	weir_operator_set_paused(operator->operator_id, false);
 	append_ledger(operator, "resume", scope.caller, operator->serving_version, NULL);
 	weir_operator_end_control(&scope);

@@ -149,8 +149,8 @@ check_not_upgrading(const WeirOperator *operator)
 				 errdetail("Upgrade " INT64_FORMAT " from version %d to version %d is in phase %s.",
 						   upgrade->upgrade_id, upgrade->from_version, upgrade->to_version,
 						   weir_phase_name(upgrade->phase)),
-				 errhint("SELECT * FROM weir.rollback_upgrade('%s'); or SELECT weir.finalize_upgrade('%s');",
-						 operator->view_name, operator->view_name)));
+				 errhint("SELECT * FROM weir.rollback_upgrade(%s); or SELECT weir.finalize_upgrade(%s);",
+						 operator->reference, operator->reference)));
 }
 
 /* An upgrade has a lockstep partner only when the serving version runs; a rebuild needs none. */
@@ -166,11 +166,11 @@ check_serving_is_live(const WeirOperator *operator, const WeirVersionRun *run)
 			 errdetail("An upgrade runs beside a live version.%s%s", run->message ? " It stopped with: " : "",
 					   run->message ? run->message : ""),
 			 run->status == WEIR_RUN_STOPPED || operator->paused ?
-			 errhint("SELECT weir.resume_operator('%s'); or SELECT * FROM weir.rebuild_operator('%s');",
-					 operator->view_name, operator->view_name) :
+			 errhint("SELECT weir.resume_operator(%s); or SELECT * FROM weir.rebuild_operator(%s);",
+					 operator->reference, operator->reference) :
 			 run->status == WEIR_RUN_LOST || run->status == WEIR_RUN_FAILED ?
-			 errhint("SELECT * FROM weir.rebuild_operator('%s');", operator->view_name) :
-			 errhint("SELECT weir.wait_for('%s');", operator->view_name)));
+			 errhint("SELECT * FROM weir.rebuild_operator(%s);", operator->reference) :
+			 errhint("SELECT weir.wait_for(%s);", operator->reference)));
 }
 
 /* The cheapest correct strategy, or a refusal of one that cannot be right. */
@@ -367,7 +367,7 @@ weir_start_upgrade(PG_FUNCTION_ARGS)
 	weir_catalog_as_owner(&scope);
 	started = record_upgrade(&scope, operator, &arguments);
 	add_note(&arguments, psprintf("to wait for it: SELECT weir.wait_for_upgrade(%s, 'observing');",
-								  quote_literal_cstr(operator->view_name)));
+								  operator->reference));
 	weir_operator_end_control(&scope);
 	return started_row(fcinfo, &started, arguments.notes);
 }
@@ -414,7 +414,7 @@ weir_rebuild_operator(PG_FUNCTION_ARGS)
 	weir_operator_set_paused(operator->operator_id, false);
 	started = record_upgrade(&scope, operator, &arguments);
 	add_note(&arguments, psprintf("to wait for it: SELECT weir.wait_for_upgrade(%s, 'finalized');",
-								  quote_literal_cstr(operator->view_name)));
+								  operator->reference));
 	weir_operator_end_control(&scope);
 	return started_row(fcinfo, &started, arguments.notes);
 }
@@ -483,7 +483,7 @@ weir_advance_upgrade(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("upgrade " INT64_FORMAT " has no further step", upgrade->upgrade_id),
-				 errhint("SELECT weir.finalize_upgrade('%s');", operator->view_name)));
+				 errhint("SELECT weir.finalize_upgrade(%s);", operator->reference)));
 	weir_upgrade_set_advance(upgrade->upgrade_id, true);
 	weir_operator_end_control(&scope);
 	PG_RETURN_VOID();

@@ -85,6 +85,7 @@ typedef struct OperatorStanding
 {
 	int64		operator_id;
 	char	   *name;
+	char	   *reference;
 	bool		paused;
 	WeirVersionRun run;
 } OperatorStanding;
@@ -105,8 +106,8 @@ refuse_if_standing_still(const OperatorStanding *standing)
 											   LSN_FORMAT_ARGS(standing->run.error_lsn),
 											   standing->run.message) : 0,
 			 standing->run.status == WEIR_RUN_STOPPED || standing->paused ?
-			 errhint("SELECT weir.resume_operator('%s');", standing->name) :
-			 errhint("SELECT * FROM weir.rebuild_operator('%s');", standing->name)));
+			 errhint("SELECT weir.resume_operator(%s);", standing->reference) :
+			 errhint("SELECT * FROM weir.rebuild_operator(%s);", standing->reference)));
 }
 
 /*
@@ -155,6 +156,7 @@ look_at_operator(int64 operator_id)
 		standing = MemoryContextAlloc(context, sizeof(OperatorStanding));
 		standing->operator_id = operator_id;
 		standing->name = MemoryContextStrdup(context, operator->view_name);
+		standing->reference = MemoryContextStrdup(context, operator->reference);
 		standing->paused = operator->paused;
 		standing->run = weir_version_run_get(operator_id, operator->serving_version);
 		if (standing->run.message != NULL)
@@ -305,7 +307,7 @@ weir_wait_for_upgrade(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("operator \"%s\" was never upgraded", name),
-					 errhint("SELECT * FROM weir.start_upgrade('%s', $$SELECT ...$$);", name)));
+					 errhint("SELECT * FROM weir.start_upgrade(%s, $$SELECT ...$$);", weir_operator_reference(view, name))));
 		/* Reached, or passed: nothing leads back to it any more. */
 		if (upgrade->phase == wanted ||
 			(upgrade->phase != WEIR_PHASE_ROLLED_BACK && upgrade->phase != WEIR_PHASE_ROLLING_BACK &&
@@ -346,6 +348,7 @@ check_verifiable(Oid view)
 	serving = weir_version_get(operator->operator_id, operator->serving_version);
 	standing.operator_id = operator->operator_id;
 	standing.name = operator->view_name;
+	standing.reference = operator->reference;
 	standing.paused = operator->paused;
 	standing.run = weir_version_run_get(operator->operator_id, operator->serving_version);
 	refuse_if_standing_still(&standing);
@@ -354,13 +357,13 @@ check_verifiable(Oid view)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("operator \"%s\" is still being built", operator->view_name),
 				 errdetail("Its status is \"%s\".", weir_run_status_name(standing.run.status)),
-				 errhint("SELECT weir.wait_for('%s');", operator->view_name)));
+				 errhint("SELECT weir.wait_for(%s);", operator->reference)));
 	if (strcmp(serving->strategy, "fresh") == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("operator \"%s\" cannot be verified: it started without the rows that were there",
 						operator->view_name),
-				 errhint("SELECT * FROM weir.rebuild_operator('%s'); includes them.", operator->view_name)));
+				 errhint("SELECT * FROM weir.rebuild_operator(%s); includes them.", operator->reference)));
 	end_look(&scope);
 	return standing.operator_id;
 }
@@ -400,7 +403,8 @@ weir_verify(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_QUERY_CANCELED),
 				 errmsg("operator \"%s\" was not verified in time", get_rel_name(view)),
 				 errdetail("Its throwaway copy is removed."),
-				 errhint("SELECT * FROM weir.verify('%s', timeout => '1 hour');", get_rel_name(view))));
+				 errhint("SELECT * FROM weir.verify(%s, timeout => '1 hour');",
+						 weir_operator_reference(view, "..."))));
 	if (outcome.state == WEIR_REQUEST_FAILED)
 		ereport(ERROR,
 				(errcode(outcome.sqlerrcode),

@@ -47,6 +47,17 @@ weir_operator_set_view(int64 operator_id, Oid view)
 			   "lo", operator_id, view);
 }
 
+/* 'schema.name', each part quoted as it needs; the name as created once the view is gone. */
+char *
+weir_operator_reference(Oid view, const char *view_name)
+{
+	char	   *name = get_rel_name(view);
+
+	if (name == NULL)
+		return quote_literal_cstr(quote_identifier(view_name));
+	return quote_literal_cstr(quote_qualified_identifier(get_namespace_name(get_rel_namespace(view)), name));
+}
+
 static WeirOperator *
 operator_from_result(void)
 {
@@ -60,6 +71,7 @@ operator_from_result(void)
 	operator->paused = weir_result_bool(0, 6);
 	operator->last_version = weir_result_int(0, 7);
 	operator->serving_version = weir_result_int(0, 8);
+	operator->reference = weir_operator_reference(operator->view, operator->view_name);
 	return operator;
 }
 

@@ -13,7 +13,8 @@ typedef struct WeirOperator
 {
 	int64		operator_id;
 	Oid			view;
-	char	   *view_name;
+	char	   *view_name;		/* for messages */
+	char	   *reference;		/* for hints: quoted to be pasted as an argument */
 	int			stream_id;
 	char	   *options;		/* jsonb as text */
 	bool		paused;			/* desired = 'pause' */
@@ -24,6 +25,7 @@ typedef struct WeirOperator
 extern int64 weir_operator_insert(Oid view, const char *view_name, int stream_id,
 								  const char *options, Oid created_by);
 extern void weir_operator_set_view(int64 operator_id, Oid view);
+extern char *weir_operator_reference(Oid view, const char *view_name);
 /* By the view's OID; NULL when it is not an operator. */
 extern WeirOperator *weir_operator_by_view(Oid view);
 extern WeirOperator *weir_operator_by_id(int64 operator_id);

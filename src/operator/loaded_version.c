@@ -93,15 +93,15 @@ weir_version_definition(const WeirVersion *version)
 }
 
 static void
-check_unchanged(const WeirVersion *row, const WeirDefinition *definition, const char *operator_name)
+check_unchanged(const WeirVersion *row, const WeirDefinition *definition, const WeirOperator *operator)
 {
 	if (row->state_format != WEIR_STATE_FORMAT)
 		ereport(ERROR,
 				(errcode(WEIR_ERRCODE_STALE),
 				 errmsg("state format %d of operator \"%s\" version %d is not known to this pg_weir",
-						row->state_format, operator_name, row->version),
+						row->state_format, operator->view_name, row->version),
 				 errdetail("pg_weir " WEIR_VERSION " reads state format %d.", WEIR_STATE_FORMAT),
-				 errhint("SELECT * FROM weir.rebuild_operator('%s');", operator_name)));
+				 errhint("SELECT * FROM weir.rebuild_operator(%s);", operator->reference)));
 	if (row->nextremes != definition->nextremes)
 		elog(ERROR, "operator " INT64_FORMAT " version %d has %d extreme tables, definition needs %d",
 			 row->operator_id, row->version, row->nextremes, definition->nextremes);
@@ -109,10 +109,10 @@ check_unchanged(const WeirVersion *row, const WeirDefinition *definition, const 
 		ereport(ERROR,
 				(errcode(WEIR_ERRCODE_STALE),
 				 errmsg("a function called by operator \"%s\" version %d has a changed body",
-						operator_name, row->version),
+						operator->view_name, row->version),
 				 errdetail("The state was computed with the function's former body (fingerprint %s).",
 						   row->fingerprint),
-				 errhint("SELECT * FROM weir.rebuild_operator('%s');", operator_name)));
+				 errhint("SELECT * FROM weir.rebuild_operator(%s);", operator->reference)));
 }
 
 WeirLoadedVersion *
@@ -134,6 +134,7 @@ weir_version_load(MemoryContext parent, int64 operator_id, int version)
 	loaded->operator_id = operator_id;
 	loaded->version = version;
 	loaded->operator_name = operator->view_name;
+	loaded->operator_reference = operator->reference;
 	loaded->owner = weir_relation_owner(operator->view);
 	if (!OidIsValid(loaded->owner))
 		ereport(ERROR,
@@ -141,7 +142,7 @@ weir_version_load(MemoryContext parent, int64 operator_id, int version)
 				 errmsg("view of operator \"%s\" does not exist", operator->view_name),
 				 errhint("It is removed with its state shortly.")));
 	loaded->definition = weir_version_definition(row);
-	check_unchanged(row, loaded->definition, operator->view_name);
+	check_unchanged(row, loaded->definition, operator);
 	loaded->state = weir_state_open(loaded->definition, row->state_table, row->extreme_tables,
 									loaded->owner);
 	MemoryContextSwitchTo(old);

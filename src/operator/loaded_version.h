@@ -16,6 +16,7 @@ typedef struct WeirLoadedVersion
 	int64		operator_id;
 	int			version;
 	char	   *operator_name;	/* for messages */
+	char	   *operator_reference; /* for hints */
 	Oid			owner;
 	WeirDefinition *definition;
 	WeirState  *state;

@@ -102,8 +102,8 @@ weir_upgrade_roll_back(const WeirOperator *operator, WeirUpgrade *upgrade, Oid a
 						upgrade->upgrade_id, operator->view_name),
 				 errdetail("%s", upgrade->rollback_obstacle ? upgrade->rollback_obstacle :
 						   psprintf("Version %d is not in lockstep any more.", upgrade->from_version)),
-				 errhint("SELECT * FROM weir.start_upgrade('%s', (SELECT definition FROM weir.versions WHERE version = %d AND operator = '%s'::regclass));",
-						 operator->view_name, upgrade->from_version, operator->view_name)));
+				 errhint("SELECT * FROM weir.start_upgrade(%s, (SELECT definition FROM weir.versions WHERE version = %d AND operator = %s::regclass));",
+						 operator->reference, upgrade->from_version, operator->reference)));
 	if (has_shifted)
 		weir_serving_set(operator->operator_id, upgrade->from_version);
 	weir_version_retire(operator->operator_id, upgrade->to_version);
@@ -119,7 +119,7 @@ weir_upgrade_finalize(const WeirOperator *operator, WeirUpgrade *upgrade, Oid ac
 				 errmsg("upgrade " INT64_FORMAT " of operator \"%s\" cannot be finalized in phase %s",
 						upgrade->upgrade_id, operator->view_name, weir_phase_name(upgrade->phase)),
 				 errdetail("An upgrade is finalized while observing."),
-				 errhint("SELECT weir.wait_for_upgrade('%s', 'observing');", operator->view_name)));
+				 errhint("SELECT weir.wait_for_upgrade(%s, 'observing');", operator->reference)));
 	weir_version_retire(operator->operator_id, upgrade->from_version);
 	enter_phase(operator, upgrade, WEIR_PHASE_FINALIZED, actor, reason, NULL);
 }
