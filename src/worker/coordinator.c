@@ -27,6 +27,7 @@
 /* Turns while something is under way, and otherwise (control calls wake it at commit). */
 #define BUSY_WAIT_MS 200
 #define IDLE_WAIT_MS 2000
+#define READERS_LEAVE_MS 10000
 
 static bool
 extension_is_installed(void)
@@ -84,7 +85,9 @@ static void
 leave(void)
 {
 	weir_reader_pool_terminate_all();
-	weir_slots_drop_all();
+	weir_terminate_database_workers(MyDatabaseId, READERS_LEAVE_MS);
+	if (!weir_slots_drop_all())
+		proc_exit(1);			/* somebody has one: the next coordinator tries again */
 	weir_database_report_absent(MyDatabaseId);
 	proc_exit(0);
 }

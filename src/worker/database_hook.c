@@ -5,12 +5,14 @@
  *
  * Runs in the sessions that execute those statements.
  *
- * For the second kind the database's workers are ended before the statement
- * and kept out until the transaction ends, not only until the statement does:
- * until then its lock on the database would let new workers wait, connect to
- * nothing and fail.  Who is not allowed to execute the statement must not be
- * able to stop workers with it, so rights are checked here first; whoever
- * fails is passed on to the server, which has the right error.
+ * For the second kind, and for dropping the extension, the database's workers
+ * are ended before the statement and kept out until the transaction ends, not
+ * only until the statement does: until then its locks would let new workers
+ * wait, connect to nothing and fail.  (A DROP locks one relation after the
+ * other that workers use in another order: it would deadlock with them.)
+ * Who is not allowed to execute the statement must not be able to stop workers
+ * with it, so rights are checked here first; whoever fails is passed on to the
+ * server, which has the right error.
  *
  * Nothing is on disk.  When the session dies in between, its blocks end with
  * it, and the launcher finds the databases by its slow poll.
@@ -29,11 +31,14 @@
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
+#include "commands/user.h"
 #include "miscadmin.h"
 #include "tcop/utility.h"
+#include "utils/acl.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
+#include "catalog/catalog_query.h"
 #include "weir_compat.h"
 #include "worker/database_hook.h"
 
@@ -256,6 +261,29 @@ database_to_empty(Node *statement)
 	}
 }
 
+/* True when the statement drops the extension in this database, and the user may. */
+static bool
+drops_extension(Node *statement)
+{
+	Oid			owner;
+	ListCell   *lc;
+
+	if (!IsA(statement, DropOwnedStmt) &&
+		!(IsA(statement, DropStmt) && ((DropStmt *) statement)->removeType == OBJECT_EXTENSION))
+		return false;
+	if (!weir_extension_installed())
+		return false;
+	owner = weir_extension_owner();
+	if (!has_privs_of_role(GetUserId(), owner))
+		return false;
+	if (IsA(statement, DropOwnedStmt))
+		return list_member_oid(roleSpecsToIds(((DropOwnedStmt *) statement)->roles), owner);
+	foreach(lc, ((DropStmt *) statement)->objects)
+		if (strcmp(strVal(lfirst(lc)), "pg_weir") == 0)
+			return true;
+	return false;
+}
+
 static void
 touch_database(Oid database)
 {
@@ -308,6 +336,9 @@ before_statement(Node *statement, ProcessUtilityContext context)
 		if (OidIsValid(database))
 			touch_database(database);
 	}
+
+	if (drops_extension(statement))
+		empty_database(MyDatabaseId);
 
 	database = database_to_empty(statement);
 	/* The server refuses all of these but copying for the session's own database. */

@@ -21,7 +21,7 @@ extern bool weir_reconcile_is_busy(void);
 extern bool weir_slots_copy_pending(void);		/* for versions that stopped */
 extern bool weir_slots_drop_ended(void);		/* of readers that ended; orphans */
 extern bool weir_slots_bound_retained_wal(void);	/* weir.max_retained_wal */
-extern void weir_slots_drop_all(void);			/* the extension is gone */
+extern bool weir_slots_drop_all(void);			/* the extension is gone; false: one is in use */
 
 /* verify_request.c */
 extern bool weir_verifications_start(void);		/* waiting calls */

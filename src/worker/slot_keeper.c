@@ -242,11 +242,13 @@ weir_slots_bound_retained_wal(void)
 	return changed;
 }
 
-void
+bool
 weir_slots_drop_all(void)
 {
 	ListCell   *lc;
+	bool		all_dropped = true;
 
 	foreach(lc, weir_slot_list(MyDatabaseId))
-		(void) drop_if_free(lfirst(lc));
+		all_dropped &= drop_if_free(lfirst(lc));
+	return all_dropped;
 }

@@ -204,9 +204,9 @@ coordinator_ended(LaunchedDatabase *database, TimestampTz now)
 		pfree(database->handle);
 	database->handle = NULL;
 	database->condition = IS_DUE;
-	if (is_absent)
+	/* Before the change it may have looked in vain, or been ended on purpose. */
+	if (is_absent || database->look_again)
 	{
-		/* It may have looked before the change was committed. */
 		if (!database->look_again)
 			database->condition = LACKS_EXTENSION;
 		database->due_at = now;
