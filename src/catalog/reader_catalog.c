@@ -135,6 +135,14 @@ weir_reader_set_kind(int64 reader_id, WeirReaderKind kind)
 }
 
 void
+weir_reader_stop_at(int64 reader_id, XLogRecPtr processed_lsn)
+{
+	weir_query(NULL,
+			   "UPDATE weir_internal.reader SET kind = 'stopped', processed_lsn = $2 WHERE reader_id = $1",
+			   "lp", reader_id, processed_lsn);
+}
+
+void
 weir_reader_slot_copied(int64 reader_id, const char *slot_name)
 {
 	weir_query(NULL,
@@ -196,6 +204,7 @@ weir_reader_advance(int64 reader_id, int64 epoch, XLogRecPtr from, XLogRecPtr to
 					  "UPDATE weir_internal.reader SET processed_lsn = $4, "
 					  "last_commit_time = coalesce($5, last_commit_time), batches = batches + 1, "
 					  "transactions = transactions + $6, rows = rows + $7 "
-					  "WHERE reader_id = $1 AND epoch = $2 AND processed_lsn = $3 AND status = 'running'",
+					  "WHERE reader_id = $1 AND epoch = $2 AND processed_lsn = $3 AND status = 'running' "
+					  "AND kind <> 'stopped'",
 					  "llppzll", reader_id, epoch, from, to, commit_time, transactions, rows) == 1;
 }

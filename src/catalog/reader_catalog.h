@@ -49,6 +49,8 @@ extern WeirReaderRow *weir_reader_claim(int64 reader_id);
 extern void weir_reader_set_slot(int64 reader_id, WeirReaderStatus status, const char *slot_name);
 extern void weir_reader_start_at(int64 reader_id, XLogRecPtr processed_lsn);	/* status running */
 extern void weir_reader_set_kind(int64 reader_id, WeirReaderKind kind);
+/* Kind stopped, at this position. */
+extern void weir_reader_stop_at(int64 reader_id, XLogRecPtr processed_lsn);
 extern void weir_reader_slot_copied(int64 reader_id, const char *slot_name);	/* no longer pending */
 extern void weir_reader_end(int64 reader_id);
 extern void weir_reader_delete(int64 reader_id);

@@ -161,6 +161,8 @@ turn(WeirReader *reader)
 		outcome = weir_source_read(reader->source, reader->batch, &limits);
 	if (reader->batch->ntransactions > 0)
 		weir_reader_apply(reader);
+	if (reader->has_stopped)
+		return false;
 	scanned = weir_source_scanned_lsn(reader->source);
 	pg_atomic_write_u64(&reader->shm->scanned_lsn, Max(scanned, reader->processed_lsn));
 	weir_reader_confirm(reader);
@@ -168,7 +170,7 @@ turn(WeirReader *reader)
 	{
 		if (reader->versions == NIL)
 			return false;		/* stopped or retired meanwhile */
-		if (outcome == WEIR_READ_STOP_LSN && weir_reader_hand_over(reader))
+		if (outcome == WEIR_READ_STOP_LSN && (weir_reader_hand_over(reader) || reader->has_stopped))
 			return false;
 	}
 	if (outcome == WEIR_READ_BATCH_FULL)

@@ -38,6 +38,7 @@ typedef struct WeirReader
 	List	   *versions;		/* WeirLoadedVersion *, the set the batch was decoded for */
 	List	   *followed;		/* WeirFollowedTable * of them */
 	bool		set_has_shrunk; /* some of versions are not wanted any more */
+	bool		has_stopped;	/* catch-up reader: its row is a stopped version's place now */
 	MemoryContext followed_context;
 	XLogRecPtr	pending_floor;	/* confirm nothing past it: a stopped version's slot is still to be copied */
 	TimestampTz floor_checked;

@@ -285,6 +285,9 @@ weir_reader_apply(WeirReader *reader)
 	}
 	states_ended(reader, true);
 	WEIR_CRASH_POINT("batch-committed");
+	/* Then the row is where it was before the batch, and confirming it would lose the batch. */
+	if (reader->has_stopped)
+		return;
 	reader->processed_lsn = reader->batch->last_commit_end;
 	pg_atomic_write_u64(&reader->shm->processed_lsn, reader->processed_lsn);
 	weir_reader_remember_commit(reader);

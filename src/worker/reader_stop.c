@@ -76,9 +76,14 @@ weir_reader_stop_version(WeirReader *reader, const WeirSetMember *member, const 
 		}
 		else
 		{
-			/* A catch-up reader has the slot that is needed: it stops with its version. */
+			/*
+			 * A catch-up reader has the slot that is needed: it stops with its
+			 * version, at the position before the batch, which the batch
+			 * transaction has moved already.
+			 */
 			new_reader = reader->reader_id;
-			weir_reader_set_kind(reader->reader_id, WEIR_READER_STOPPED);
+			weir_reader_stop_at(reader->reader_id, reader->processed_lsn);
+			reader->has_stopped = true;
 		}
 	}
 	weir_version_run_stop(member->operator_id, member->version, status, new_reader, stop);
