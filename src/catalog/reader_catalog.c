@@ -165,6 +165,12 @@ weir_reader_delete(int64 reader_id)
 	weir_query(NULL, "DELETE FROM weir_internal.reader WHERE reader_id = $1", "l", reader_id);
 }
 
+void
+weir_reader_lock(int64 reader_id)
+{
+	weir_query(NULL, "SELECT 1 FROM weir_internal.reader WHERE reader_id = $1 FOR UPDATE", "l", reader_id);
+}
+
 bool
 weir_reader_lock_two(int64 first, int64 second, XLogRecPtr *first_lsn, XLogRecPtr *second_lsn)
 {

@@ -54,6 +54,7 @@ extern void weir_reader_stop_at(int64 reader_id, XLogRecPtr processed_lsn);
 extern void weir_reader_slot_copied(int64 reader_id, const char *slot_name);	/* no longer pending */
 extern void weir_reader_end(int64 reader_id);
 extern void weir_reader_delete(int64 reader_id);
+extern void weir_reader_lock(int64 reader_id);
 /* Locks both rows in id order and returns their positions; false when one is gone or not running. */
 extern bool weir_reader_lock_two(int64 first, int64 second, XLogRecPtr *first_lsn, XLogRecPtr *second_lsn);
 /* Lowest position whose slot copy is still to be made; Invalid: none. */

@@ -1,11 +1,14 @@
 /*
  * handover.c - moving caught-up versions from their reader to the main reader.
  *
- * Both sides run here, each in its own process. The hold is an optimisation:
- * what makes the move exact is one transaction that locks both reader rows in
- * id order and finds both positions equal; if the main reader moved on
- * meanwhile, nothing happens and it is tried again. The hold lasts at most
- * weir.max_hold, whatever the state's size.
+ * Both sides run here, each in its own process. The move is exact because one
+ * transaction locks both reader rows in id order, finds both positions equal
+ * and then the hold still in force; otherwise nothing happens and it is tried
+ * again. The position alone would not do: a main reader whose hold is over
+ * reads on without the new version's tables, and its position need not move.
+ * The hold lasts at most weir.max_hold, whatever the state's size. However it
+ * ended, the main reader waits for its row's lock before it goes on: behind it
+ * a move that was in time is visible.
  *
  * Killed before that commit: the versions still belong to the catch-up reader.
  * After it: to the main reader, which discards a batch decoded without them;
@@ -63,6 +66,7 @@ weir_reader_hold_if_asked(WeirReader *reader)
 
 	/* At a boundary with nothing decoded: the cheapest moment to take new versions in. */
 	weir_worker_begin();
+	weir_reader_lock(reader->reader_id);
 	weir_reader_set_load(reader);
 	weir_worker_commit();
 }
@@ -110,6 +114,8 @@ apply_up_to(WeirReader *reader, XLogRecPtr target)
 
 		if (reader->batch->ntransactions > 0)
 			weir_reader_apply(reader);
+		if (reader->has_stopped)
+			return false;
 		if (outcome == WEIR_READ_STOP_LSN)
 			return reader->versions != NIL;
 		if (outcome == WEIR_READ_END_OF_WAL)
@@ -118,17 +124,27 @@ apply_up_to(WeirReader *reader, XLogRecPtr target)
 	}
 }
 
+/* With both rows locked: from then on the main reader cannot end the hold and go on unnoticed. */
+static bool
+is_still_held(WeirReader *reader, WeirReaderShmem *main_reader, XLogRecPtr held_at)
+{
+	return pg_atomic_read_u64(&main_reader->held_at) == held_at &&
+		(int64) pg_atomic_read_u64(&main_reader->hold_requested_by) == reader->reader_id;
+}
+
 /* The one transaction that moves the versions. */
 static bool
-move_versions(WeirReader *reader, int64 main_reader_id, XLogRecPtr held_at)
+move_versions(WeirReader *reader, WeirReaderShmem *main_reader, XLogRecPtr held_at)
 {
+	int64		main_reader_id = main_reader->reader_id;
 	XLogRecPtr	mine = InvalidXLogRecPtr;
 	XLogRecPtr	main_lsn = InvalidXLogRecPtr;
 	bool		moved = false;
 
 	weir_worker_begin();
 	if (weir_reader_lock_two(reader->reader_id, main_reader_id, &mine, &main_lsn) &&
-		main_lsn == held_at && mine == reader->processed_lsn && mine <= held_at)
+		main_lsn == held_at && mine == reader->processed_lsn && mine <= held_at &&
+		is_still_held(reader, main_reader, held_at))
 	{
 		ListCell   *lc;
 
@@ -199,7 +215,7 @@ weir_reader_hand_over(WeirReader *reader)
 	{
 		verification = verification_member(reader);
 		if (verification == NULL)
-			done = move_versions(reader, main_reader->reader_id, held_at);
+			done = move_versions(reader, main_reader, held_at);
 		else
 		{
 			WeirLoadedVersion *throwaway = weir_reader_set_find(reader, verification);
