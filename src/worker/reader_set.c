@@ -143,6 +143,8 @@ load_member(WeirReader *reader, const WeirSetMember *member)
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(old);
 		CurrentResourceOwner = owner;
+		if (!weir_error_is_permanent(error->sqlerrcode))
+			ReThrowError(error);
 		stop.sqlerrcode = error->sqlerrcode;
 		stop.message = error->message;
 		stop.detail = error->detail;
