@@ -263,4 +263,23 @@ weir_compat_is_database_owner(Oid database, Oid user)
 #endif
 }
 
+/* ---- Views ---- */
+
+#include "nodes/parsenodes.h"
+#include "rewrite/rewriteManip.h"
+
+/*
+ * A view's query as the parser made it. Before 16 a view keeps two entries for
+ * itself in front of its range table; in the query of another view they would
+ * make that one depend on it.
+ */
+static inline void
+weir_compat_strip_view_entries(Query *query)
+{
+#if PG_VERSION_NUM < 160000
+	query->rtable = list_copy_tail(query->rtable, 2);
+	OffsetVarNodes((Node *) query, -2, 0);
+#endif
+}
+
 #endif							/* WEIR_COMPAT_H */

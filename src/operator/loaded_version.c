@@ -24,6 +24,7 @@
 #include "catalog/catalog_query.h"
 #include "catalog/operator_catalog.h"
 #include "operator/loaded_version.h"
+#include "weir_compat.h"
 #include "weir_errors.h"
 
 char *
@@ -76,6 +77,7 @@ weir_version_query(Oid definition_view)
 				 errdetail("The definition view with OID %u does not exist.", definition_view),
 				 errhint("SELECT weir.drop_operator('...'); and create it again over the new source.")));
 	query = copyObject(get_view_query(rel));
+	weir_compat_strip_view_entries(query);
 	relation_close(rel, AccessShareLock);
 	return query;
 }
