@@ -105,6 +105,7 @@ refuse_if_standing_still(const OperatorStanding *standing)
 			 standing->run.message ? errdetail("It stopped at %X/%X: %s.",
 											   LSN_FORMAT_ARGS(standing->run.error_lsn),
 											   standing->run.message) : 0,
+			 standing->run.hint ? errhint("%s", standing->run.hint) :
 			 standing->run.status == WEIR_RUN_STOPPED || standing->paused ?
 			 errhint("SELECT weir.resume_operator(%s);", standing->reference) :
 			 errhint("SELECT * FROM weir.rebuild_operator(%s);", standing->reference)));
@@ -161,6 +162,8 @@ look_at_operator(int64 operator_id)
 		standing->run = weir_version_run_get(operator_id, operator->serving_version);
 		if (standing->run.message != NULL)
 			standing->run.message = MemoryContextStrdup(context, standing->run.message);
+		if (standing->run.hint != NULL)
+			standing->run.hint = MemoryContextStrdup(context, standing->run.hint);
 	}
 	end_look(&scope);
 	return standing;
