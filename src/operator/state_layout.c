@@ -180,9 +180,10 @@ weir_state_index_sql(const WeirDefinition *def, const char *table_name)
 	if (def->nkeys == 0)
 		return NULL;
 
-	/* No name: core picks a free one, so long operator names cannot collide. */
+	/* A name of its own: two builds at a time could be given the same one by core. */
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "CREATE UNIQUE INDEX ON %s (",
+	appendStringInfo(&sql, "CREATE UNIQUE INDEX %s ON %s (",
+					 quote_identifier(psprintf("%s" WEIR_STATE_INDEX_SUFFIX, table_name)),
 					 quote_qualified_identifier(WEIR_STATE_SCHEMA, table_name));
 	for (int i = 0; i < def->nkeys; i++)
 		appendStringInfo(&sql, "%s%s", i > 0 ? ", " : "",

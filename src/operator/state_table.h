@@ -11,6 +11,8 @@
 
 /* SQL of state tables; run by the caller as the extension's owner. */
 extern char *weir_state_create_sql(const WeirDefinition *def, const char *table_name);	/* CREATE TABLE weir_state.… */
+/* State tables' names leave room for it. */
+#define WEIR_STATE_INDEX_SUFFIX "_key"
 extern char *weir_state_index_sql(const WeirDefinition *def, const char *table_name);	/* unique index; NULL without keys */
 
 /* An opened version: plans, key cache. Lives across batches; holds no locks or relations between them. */
