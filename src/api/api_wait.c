@@ -93,7 +93,7 @@ typedef struct OperatorStanding
 static void
 refuse_if_standing_still(const OperatorStanding *standing)
 {
-	bool		stopped = standing->run.status == WEIR_RUN_STOPPED ||
+	bool		stopped = (standing->run.status == WEIR_RUN_STOPPED && !standing->run.is_resuming) ||
 		standing->run.status == WEIR_RUN_LOST || standing->run.status == WEIR_RUN_FAILED;
 
 	if (!stopped && !standing->paused)

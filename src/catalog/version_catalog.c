@@ -108,8 +108,11 @@ weir_version_run_get(int64 operator_id, int version)
 	WeirVersionRun run = {WEIR_RUN_NONE};
 
 	if (weir_query(NULL,
-				   "SELECT status, reader_id, message, hint, error_lsn, stop_cause "
-				   "FROM weir_internal.version_run WHERE operator_id = $1 AND version = $2",
+				   "SELECT status, reader_id, message, hint, error_lsn, stop_cause, "
+				   "status = 'stopped' AND EXISTS (SELECT FROM weir_internal.operator o "
+				   "WHERE o.operator_id = r.operator_id AND o.desired = 'run' "
+				   "AND (r.stop_cause = 'pause' OR o.resumed_at > r.status_since)) "
+				   "FROM weir_internal.version_run r WHERE operator_id = $1 AND version = $2",
 				   "li", operator_id, version) == 0)
 		return run;
 	run.status = run_status_from_name(weir_result_text(0, 1));
@@ -118,6 +121,7 @@ weir_version_run_get(int64 operator_id, int version)
 	run.hint = weir_result_text(0, 4);
 	run.error_lsn = weir_result_lsn(0, 5);
 	run.stop_cause = weir_result_text(0, 6);
+	run.is_resuming = weir_result_bool(0, 7);
 	return run;
 }
 

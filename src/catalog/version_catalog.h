@@ -58,6 +58,7 @@ typedef struct WeirVersionRun
 	char	   *hint;
 	XLogRecPtr	error_lsn;
 	char	   *stop_cause;
+	bool		is_resuming;	/* stopped, but asked to go on: the coordinator has not come to it yet */
 } WeirVersionRun;
 
 extern WeirVersionRun weir_version_run_get(int64 operator_id, int version);
