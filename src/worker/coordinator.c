@@ -7,18 +7,22 @@
  * on after a kill. It holds no slot, no snapshot and no lock between turns.
  *
  * Exits with 0 when the extension is not (or no longer) in the database, after
- * removing slots that were left; an error exits with 1 and the launcher starts
- * a new one, paced.
+ * removing slots that were left; an error outside of the steps of a turn exits
+ * with 1 and the launcher starts a new one, paced.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
+#include "storage/lwlock.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "catalog/catalog_query.h"
 #include "catalog/reader_catalog.h"
+#include "source/source_local.h"
+#include "weir_guc.h"
 #include "weir_shmem.h"
 #include "worker/reader_pool.h"
 #include "worker/reconcile.h"
@@ -28,6 +32,7 @@
 #define BUSY_WAIT_MS 200
 #define IDLE_WAIT_MS 2000
 #define READERS_LEAVE_MS 10000
+#define LONGEST_DELAY_MS 60000
 
 static bool
 extension_is_installed(void)
@@ -53,34 +58,86 @@ start_readers(MemoryContext context)
 	weir_reader_pool_start(rows);
 }
 
+/* What a turn consists of, in this order; each is its own transactions. */
+typedef struct Step
+{
+	bool		(*run) (void);	/* true when something changed */
+	int			failures;		/* in a row */
+	TimestampTz next_try;
+} Step;
+
+static Step steps[] = {
+	{weir_verifications_start},
+	{weir_verifications_abandon},
+	{weir_reconcile_operators},
+	{weir_reconcile_versions},
+	{weir_slots_copy_pending},
+	{weir_reconcile_resumed},
+	{weir_reconcile_upgrades},
+	{weir_reconcile_retired},
+	{weir_slots_drop_ended},
+	{weir_slots_bound_retained_wal},
+};
+
+static void
+pace(Step *step)
+{
+	int64		delay = weir_guc_restart_delay_ms;
+
+	for (int i = 0; i < step->failures && delay < LONGEST_DELAY_MS; i++)
+		delay *= 2;
+	step->failures++;
+	step->next_try = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), Min(delay, LONGEST_DELAY_MS));
+}
+
+/*
+ * A step that fails (no slot is free, a relation is locked for long) is tried
+ * again later, each time later, and the others go on: above all, readers are
+ * started whatever else is wrong.
+ */
+static bool
+take_step(Step *step, MemoryContext context)
+{
+	volatile bool changed = false;
+
+	if (step->failures > 0 && GetCurrentTimestamp() < step->next_try)
+		return false;
+	MemoryContextSwitchTo(context);
+	/* Restored: a process without transaction, lock and slot, for the next step. */
+	PG_TRY();
+	{
+		changed = step->run();
+		step->failures = 0;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		EmitErrorReport();
+		FlushErrorState();
+		AbortOutOfAnyTransaction();
+		LWLockReleaseAll();
+		weir_slot_release();
+		pace(step);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	weir_worker_check_interrupts();
+	return changed;
+}
+
 /* Everything once; true when it should be looked at again at once. */
 static bool
 turn(MemoryContext context)
 {
 	bool		changed = false;
 
-#define STEP(call) \
-	do { \
-		MemoryContextSwitchTo(context); \
-		changed |= (call); \
-		weir_worker_check_interrupts(); \
-	} while (0)
-
-	STEP(weir_verifications_start());
-	STEP(weir_verifications_abandon());
-	STEP(weir_reconcile_operators());
-	STEP(weir_reconcile_versions());
-	STEP(weir_slots_copy_pending());
-	STEP(weir_reconcile_resumed());
-	STEP(weir_reconcile_upgrades());
-	STEP(weir_reconcile_retired());
-	STEP(weir_slots_drop_ended());
-	STEP(weir_slots_bound_retained_wal());
-#undef STEP
+	for (int i = 0; i < lengthof(steps); i++)
+		changed |= take_step(&steps[i], context);
 	start_readers(context);
 	return changed;
 }
 
+/* The extension is gone: so are readers, of whichever coordinator, and slots. */
 static void
 leave(void)
 {

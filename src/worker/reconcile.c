@@ -24,6 +24,7 @@
 #include "operator/serving_view.h"
 #include "operator/version_create.h"
 #include "upgrade/upgrade_steps.h"
+#include "weir_errors.h"
 #include "worker/reader_pool.h"
 #include "worker/reconcile.h"
 #include "worker/worker_loop.h"
@@ -299,6 +300,60 @@ validate_one(int64 operator_id)
 	weir_worker_commit();
 }
 
+/* What stands in an upgrade's way will stand there the next time too: it ends with the reason. */
+static void
+end_failed_upgrade(int64 operator_id, ErrorData *error)
+{
+	WeirOperator *operator;
+	WeirUpgrade *upgrade;
+
+	weir_worker_begin();
+	if (!weir_operator_try_lock(operator_id))
+	{
+		weir_worker_commit();
+		return;
+	}
+	operator = weir_operator_by_id(operator_id);
+	upgrade = weir_upgrade_live(operator_id);
+	if (upgrade != NULL && operator->serving_version == upgrade->to_version)
+		ReThrowError(error);	/* it has shifted: not for us to undo */
+	if (upgrade != NULL)
+		weir_upgrade_roll_back(operator, upgrade, GetUserId(),
+							   psprintf("error in phase %s: %s", weir_phase_name(upgrade->phase), error->message));
+	weir_worker_commit();
+}
+
+static bool
+advance_upgrade(int64 operator_id)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool changed = false;
+	ErrorData  *volatile error = NULL;
+
+	/* Restored: the turn of the other upgrades, and the reason for this one's end. */
+	PG_TRY();
+	{
+		validate_one(operator_id);
+		changed = walk_one(operator_id);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (!weir_error_is_permanent(error->sqlerrcode))
+			PG_RE_THROW();
+		EmitErrorReport();
+		FlushErrorState();
+		AbortOutOfAnyTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	if (error == NULL)
+		return changed;
+	end_failed_upgrade(operator_id, (ErrorData *) error);
+	return true;
+}
+
 bool
 weir_reconcile_upgrades(void)
 {
@@ -315,10 +370,7 @@ weir_reconcile_upgrades(void)
 	weir_worker_commit();
 	foreach(lc, operators)
 	{
-		int64		operator_id = ((VersionKey *) lfirst(lc))->operator_id;
-
-		validate_one(operator_id);
-		changed |= walk_one(operator_id);
+		changed |= advance_upgrade(((VersionKey *) lfirst(lc))->operator_id);
 	}
 	return changed;
 }
