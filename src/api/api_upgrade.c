@@ -42,6 +42,7 @@ PG_FUNCTION_INFO_V1(weir_rebuild_operator);
 
 static const WeirOptionSpec upgrade_options[] = {
 	{"compare", WEIR_OPTION_STRINGS, NULL},
+	{"repair", WEIR_OPTION_BOOLEAN, NULL},
 	{"standby", WEIR_OPTION_STRING, "hot"},
 };
 
@@ -54,7 +55,7 @@ typedef struct UpgradeArguments
 	bool		auto_advance;
 	Datum		safe_window;
 	Jsonb	   *options;
-	bool		is_rebuild;		/* nothing is compared: the old rows may be wrong */
+	bool		is_rebuild;		/* nothing is compared: the old rows may be wrong or not follow the stream */
 	Query	   *query;
 	WeirDefinition *definition;
 	MemoryContext context;		/* the call's: the catalog scope's memory ends before the result is made */
@@ -68,6 +69,13 @@ add_note(UpgradeArguments *arguments, const char *note)
 
 	arguments->notes = lappend(arguments->notes, pstrdup(note));
 	MemoryContextSwitchTo(old);
+}
+
+/* Nobody to go back to: finalized as soon as it serves. */
+static Datum
+no_window(void)
+{
+	return DirectFunctionCall3(interval_in, CStringGetDatum("0"), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
 }
 
 static void
@@ -153,12 +161,27 @@ check_not_upgrading(const WeirOperator *operator)
 						 operator->reference, operator->reference)));
 }
 
-/* An upgrade has a lockstep partner only when the serving version runs; a rebuild needs none. */
+/* An upgrade has a lockstep partner only when the serving version runs; a rebuild or repair needs none. */
 static void
-check_serving_is_live(const WeirOperator *operator, const WeirVersionRun *run)
+check_serving_is_live(const WeirOperator *operator, const WeirVersionRun *run, UpgradeArguments *arguments)
 {
 	if (run->status == WEIR_RUN_LIVE && !operator->paused)
 		return;
+	if (weir_options_bool(arguments->options, "repair", false) &&
+		run->status != WEIR_RUN_NONE && run->status != WEIR_RUN_BUILDING && run->status != WEIR_RUN_CATCHING_UP)
+	{
+		if (strcmp(arguments->strategy, "reuse") == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("state of a version that does not run cannot be reused"),
+					 errhint("strategy => 'backfill', or leave it at its default 'auto'.")));
+		arguments->is_rebuild = true;
+		arguments->safe_window = no_window();
+		add_note(arguments, psprintf("a repair: version %d is %s, so nothing is compared and there is no way back",
+									 operator->serving_version,
+									 operator->paused ? "paused" : weir_run_status_name(run->status)));
+		return;
+	}
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("operator \"%s\" is %s", operator->view_name,
@@ -166,10 +189,11 @@ check_serving_is_live(const WeirOperator *operator, const WeirVersionRun *run)
 			 errdetail("An upgrade runs beside a live version.%s%s", run->message ? " It stopped with: " : "",
 					   run->message ? run->message : ""),
 			 run->status == WEIR_RUN_STOPPED || operator->paused ?
-			 errhint("SELECT weir.resume_operator(%s); or SELECT * FROM weir.rebuild_operator(%s);",
+			 errhint("SELECT weir.resume_operator(%s); or SELECT * FROM weir.rebuild_operator(%s); or, to replace it by this definition: options => '{\"repair\": true}'",
 					 operator->reference, operator->reference) :
 			 run->status == WEIR_RUN_LOST || run->status == WEIR_RUN_FAILED ?
-			 errhint("SELECT * FROM weir.rebuild_operator(%s);", operator->reference) :
+			 errhint("SELECT * FROM weir.rebuild_operator(%s); or, to replace it by this definition: options => '{\"repair\": true}'",
+					 operator->reference) :
 			 errhint("SELECT weir.wait_for(%s);", operator->reference)));
 }
 
@@ -286,7 +310,10 @@ record_upgrade(WeirCatalogScope *scope, WeirOperator *operator, UpgradeArguments
 		.actor = scope->caller,
 	};
 
-	started.strategy = arguments->is_rebuild ? "backfill" : choose_strategy(arguments, previous);
+	if (!arguments->is_rebuild)
+		started.strategy = choose_strategy(arguments, previous);
+	else
+		started.strategy = strcmp(arguments->strategy, "fresh") == 0 ? "fresh" : "backfill";
 	if (previous != NULL)
 		request.compare_columns = choose_compared_columns(arguments, previous, started.strategy);
 	if (!arguments->is_rebuild)
@@ -299,7 +326,7 @@ record_upgrade(WeirCatalogScope *scope, WeirOperator *operator, UpgradeArguments
 	(void) weir_version_create(&version);
 	started.upgrade_id = entry.upgrade_id = weir_upgrade_insert(&request);
 	if (arguments->is_rebuild && serving != NULL)
-		entry.reason = "rebuild";
+		entry.reason = strcmp(arguments->text, serving->definition) == 0 ? "rebuild" : "repair";
 	entry.detail = psprintf("{\"strategy\": \"%s\"}", started.strategy);
 	weir_ledger_append(&entry);
 	return started;
@@ -356,7 +383,7 @@ weir_start_upgrade(PG_FUNCTION_ARGS)
 	operator = weir_operator_begin_control(&scope, fcinfo, OPTIONAL_MIGRATION);
 	check_not_upgrading(operator);
 	run = weir_version_run_get(operator->operator_id, operator->serving_version);
-	check_serving_is_live(operator, &run);
+	check_serving_is_live(operator, &run, &arguments);
 	serving = weir_version_get(operator->operator_id, operator->serving_version);
 
 	weir_catalog_as_caller(&scope);
@@ -365,9 +392,11 @@ weir_start_upgrade(PG_FUNCTION_ARGS)
 	if (objections != NIL)
 		weir_definition_raise(objections);
 	weir_catalog_as_owner(&scope);
+	if (arguments.is_rebuild)
+		weir_operator_set_paused(operator->operator_id, false);
 	started = record_upgrade(&scope, operator, &arguments);
-	add_note(&arguments, psprintf("to wait for it: SELECT weir.wait_for_upgrade(%s, 'observing');",
-								  operator->reference));
+	add_note(&arguments, psprintf("to wait for it: SELECT weir.wait_for_upgrade(%s, '%s');",
+								  operator->reference, arguments.is_rebuild ? "finalized" : "observing"));
 	weir_operator_end_control(&scope);
 	return started_row(fcinfo, &started, arguments.notes);
 }
@@ -393,8 +422,7 @@ weir_rebuild_operator(PG_FUNCTION_ARGS)
 		.context = CurrentMemoryContext,
 		.steps = all_at_once(),
 		.auto_advance = true,
-		.safe_window = DirectFunctionCall3(interval_in, CStringGetDatum("0"),
-										   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)),
+		.safe_window = no_window(),
 		.is_rebuild = true,
 	};
 	WeirCatalogScope scope;

@@ -17,7 +17,7 @@ use WeirTest;
 
 our @EXPORT = qw(create_sales create_sales_operator $sales_query differences is_exact sqlstate_of
   leftovers wait_gone worker_pid wait_new_worker kill_worker open_session start_load stop_load
-  process_memory_kb cpu_seconds wait_phase free_of_crashes);
+  process_memory_kb cpu_seconds wait_phase wait_log free_of_crashes);
 
 # What the operator "totals" of create_sales_operator computes.
 our $sales_query = 'SELECT shop, count(*) AS n, sum(amount) AS total, max(amount) AS highest '
@@ -217,6 +217,19 @@ sub cpu_seconds
 		$ticks += $fields[11] + $fields[12];
 	}
 	return $ticks / 100;
+}
+
+# True once the server's log has a line like PATTERN.
+sub wait_log
+{
+	my ($node, $pattern, $timeout) = @_;
+	my $end = time + ($timeout // 30);
+	do
+	{
+		return 1 if PostgreSQL::Test::Utils::slurp_file($node->logfile) =~ $pattern;
+		sleep 0.05;
+	} while (time < $end);
+	return 0;
 }
 
 # True when no process of the server died on its own since OFFSET of its log.
