@@ -305,19 +305,25 @@ COMMENT ON FUNCTION weir_internal.may_see_errors(oid) IS
 
 CREATE VIEW weir.operators AS
 SELECT o.view_oid::regclass AS operator, s.version,
-    CASE WHEN o.desired = 'pause' OR r.status = 'stopped' AND r.stop_cause = 'pause' THEN 'paused'
+    CASE WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_class d WHERE d.oid = v.definition_view) THEN 'stale'
+         WHEN o.desired = 'pause' OR r.status = 'stopped' AND r.stop_cause = 'pause' THEN 'paused'
          WHEN r.status IN ('stopped', 'failed') AND r.stop_cause = 'stale' THEN 'stale'
          ELSE coalesce(r.status, 'new') END AS status,
     st.name AS stream, a.rolname AS owner, o.options, u.upgrade_id, u.phase AS upgrade_phase,
     coalesce(act.processed_lsn, rd.processed_lsn) AS processed_lsn,
     CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN r.message END AS message,
-    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN r.hint END AS hint,
+    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN
+        CASE WHEN o.desired = 'pause' OR r.status = 'stopped'
+             THEN coalesce(r.hint, format('SELECT weir.resume_operator(%L);', o.view_oid::regclass))
+             WHEN r.status IN ('failed', 'lost')
+             THEN coalesce(r.hint, format('SELECT * FROM weir.rebuild_operator(%L);', o.view_oid::regclass)) END END AS hint,
     o.created_at
 FROM weir_internal.operator o
 JOIN weir_internal.stream st USING (stream_id)
 JOIN weir_internal.serving s USING (operator_id)
 LEFT JOIN pg_catalog.pg_class c ON c.oid = o.view_oid
 LEFT JOIN pg_catalog.pg_roles a ON a.oid = c.relowner
+JOIN weir_internal.version v ON v.operator_id = o.operator_id AND v.version = s.version
 LEFT JOIN weir_internal.version_run r ON r.operator_id = o.operator_id AND r.version = s.version
 LEFT JOIN weir_internal.reader rd ON rd.reader_id = r.reader_id
 LEFT JOIN LATERAL weir_internal.reader_activity(rd.reader_id) act ON true
@@ -344,7 +350,7 @@ SELECT o.view_oid::regclass AS operator, v.version,
          ELSE coalesce(r.status, 'new') END AS status,
     s.version = v.version AS serving, v.strategy, v.definition, v.query,
     nullif(v.state_table, 0)::regclass AS state_table, v.state_format, v.append_only,
-    r.reader_id, r.rows_total, r.rows_written, r.build_lsn, rd.processed_lsn, r.stop_cause, r.sqlstate,
+    rd.reader_id, r.rows_total, r.rows_written, r.build_lsn, rd.processed_lsn, r.stop_cause, r.sqlstate,
     CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN r.message END AS message,
     CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN r.detail END AS detail,
     CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN r.hint END AS hint,
@@ -353,7 +359,7 @@ FROM weir_internal.version v
 JOIN weir_internal.operator o USING (operator_id)
 JOIN weir_internal.serving s USING (operator_id)
 LEFT JOIN weir_internal.version_run r ON r.operator_id = v.operator_id AND r.version = v.version
-LEFT JOIN weir_internal.reader rd ON rd.reader_id = r.reader_id
+LEFT JOIN weir_internal.reader rd ON rd.reader_id = r.reader_id AND NOT v.retired
 LEFT JOIN weir_internal.upgrade u ON u.operator_id = v.operator_id AND u.to_version = v.version
 WHERE NOT o.dropped AND v.purpose = 'serve';
 COMMENT ON VIEW weir.versions IS 'Versions of operators: definitions, state tables, progress and errors.';
@@ -387,7 +393,8 @@ SELECT r.reader_id, st.name AS stream, r.kind, r.status, r.slot_name, act.pid, r
     weir_internal.wal_end() - sl.restart_lsn AS retained_wal_bytes, act.waiting_since,
     (SELECT array_agg(format('%s v%s', o.view_name, x.version) ORDER BY o.view_name, x.version)
      FROM weir_internal.version_run x JOIN weir_internal.operator o USING (operator_id)
-     WHERE x.reader_id = r.reader_id AND NOT o.dropped) AS versions
+     JOIN weir_internal.version v ON v.operator_id = x.operator_id AND v.version = x.version
+     WHERE x.reader_id = r.reader_id AND NOT o.dropped AND NOT v.retired AND x.status NOT IN ('failed', 'lost')) AS versions
 FROM weir_internal.reader r
 JOIN weir_internal.stream st USING (stream_id)
 LEFT JOIN pg_catalog.pg_replication_slots sl ON sl.slot_name = r.slot_name
@@ -464,7 +471,7 @@ SELECT u.upgrade_id, o.view_oid::regclass AS operator, u.from_version, u.to_vers
 FROM weir_internal.upgrade u
 JOIN weir_internal.operator o USING (operator_id)
 LEFT JOIN weir_internal.version_run r ON r.operator_id = u.operator_id AND r.version = u.to_version
-LEFT JOIN weir.readers rd ON rd.reader_id = r.reader_id
+LEFT JOIN weir.readers rd ON rd.reader_id = r.reader_id AND u.ended_at IS NULL
 WHERE NOT o.dropped;
 COMMENT ON VIEW weir.upgrades IS 'Upgrades, under way and ended.';
 COMMENT ON COLUMN weir.upgrades.upgrade_id IS 'Number of the upgrade.';

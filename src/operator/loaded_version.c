@@ -24,6 +24,7 @@
 #include "catalog/catalog_query.h"
 #include "catalog/operator_catalog.h"
 #include "operator/loaded_version.h"
+#include "operator/owner_scope.h"
 #include "weir_compat.h"
 #include "weir_errors.h"
 
@@ -87,8 +88,20 @@ weir_version_definition(const WeirVersion *version)
 {
 	List	   *objections = NIL;
 	Query	   *query = weir_version_query(version->definition_view);
-	WeirDefinition *definition = weir_definition_analyze(query, version->append_only, &objections);
+	WeirOperator *operator = weir_operator_by_id(version->operator_id);
+	Oid			owner = operator != NULL ? weir_relation_owner(operator->view) : InvalidOid;
+	WeirDefinition *definition;
+	WeirOwnerScope scope;
 
+	if (!OidIsValid(owner))
+		ereport(ERROR,
+				(errcode(WEIR_ERRCODE_STALE),
+				 errmsg("view of operator " INT64_FORMAT " does not exist", version->operator_id),
+				 errhint("It is removed with its state shortly.")));
+	/* Nothing of a definition is evaluated here; should core do so, then with its owner's rights. */
+	weir_owner_scope_enter(&scope, owner);
+	definition = weir_definition_analyze(query, version->append_only, &objections);
+	weir_owner_scope_leave(&scope);
 	if (definition == NULL)
 		weir_definition_raise(objections);
 	return definition;
@@ -145,10 +158,18 @@ weir_version_load(MemoryContext parent, int64 operator_id, int version)
 				 errhint("It is removed with its state shortly.")));
 	loaded->definition = weir_version_definition(row);
 	check_unchanged(row, loaded->definition, operator);
+	loaded->columns = weir_definition_followed_table(loaded->definition)->desc;
 	loaded->state = weir_state_open(loaded->definition, row->state_table, row->extreme_tables,
 									loaded->owner);
 	MemoryContextSwitchTo(old);
 	return loaded;
+}
+
+bool
+weir_version_is_current(const WeirLoadedVersion *version)
+{
+	return SearchSysCacheExists1(RELOID, ObjectIdGetDatum(version->definition->source)) &&
+		equalTupleDescs(version->columns, weir_definition_followed_table(version->definition)->desc);
 }
 
 void

@@ -19,6 +19,7 @@ typedef struct WeirLoadedVersion
 	char	   *operator_reference; /* for hints */
 	Oid			owner;
 	WeirDefinition *definition;
+	TupleDesc	columns;		/* the columns it needs, as they were named at load */
 	WeirState  *state;
 	WeirVersionStat current;	/* of the transaction under way */
 	WeirVersionStat pending;	/* committed, not yet in version_stat */
@@ -31,6 +32,8 @@ typedef struct WeirLoadedVersion
  * (definition gone, a called function changed, no longer supported).
  */
 extern WeirLoadedVersion *weir_version_load(MemoryContext parent, int64 operator_id, int version);
+/* False when a column was renamed since: texts and names no longer fit those of a fresh load. */
+extern bool weir_version_is_current(const WeirLoadedVersion *version);
 extern void weir_version_unload(WeirLoadedVersion *version);
 
 /* Analysed definition of a version, in CurrentMemoryContext. */

@@ -75,6 +75,7 @@ static Step steps[] = {
 	{weir_reconcile_resumed},
 	{weir_reconcile_upgrades},
 	{weir_reconcile_retired},
+	{weir_state_rights_mend},
 	{weir_slots_drop_ended},
 	{weir_slots_bound_retained_wal},
 };
@@ -129,8 +130,11 @@ take_step(Step *step, MemoryContext context)
 static bool
 turn(MemoryContext context)
 {
-	bool		changed = false;
+	bool		changed;
 
+	/* Not one of the steps: before anything that believes the rows. */
+	MemoryContextSwitchTo(context);
+	changed = weir_slots_fence_foreign();
 	for (int i = 0; i < lengthof(steps); i++)
 		changed |= take_step(&steps[i], context);
 	start_readers(context);

@@ -22,6 +22,8 @@ typedef struct WeirSetMember
 	bool		is_outgoing;	/* origin of an upgrade that has shifted: not served any more */
 	int			partner;		/* the other version of its upgrade; 0 none */
 	bool		pause_wanted;
+	Oid			owner;			/* of the view now: its rights apply */
+	bool		source_dropped; /* and with it the definition view */
 } WeirSetMember;
 
 typedef struct WeirReader

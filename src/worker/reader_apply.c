@@ -151,6 +151,22 @@ pause_version(WeirReader *reader, const WeirSetMember *member)
 	weir_reader_stop_version(reader, member, &stop);
 }
 
+/* DROP TABLE ... CASCADE took the definition view along; no row event ever tells. */
+static void
+stop_without_source(WeirReader *reader, const WeirSetMember *member)
+{
+	WeirStop	stop = {
+		.cause = "stale",
+		.sqlerrcode = WEIR_ERRCODE_STALE,
+		.message = "the source was dropped",
+		.detail = "The operator shows the rows as they were folded last.",
+		.hint = "Drop the operator with weir.drop_operator, and create it again over another source.",
+		.lsn = reader->processed_lsn
+	};
+
+	weir_reader_stop_version(reader, member, &stop);
+}
+
 /* Everything between begin and commit. */
 static ApplyOutcome
 apply_in_transaction(WeirReader *reader, bool isolated)
@@ -174,7 +190,9 @@ apply_in_transaction(WeirReader *reader, bool isolated)
 		WeirSetMember *member = lfirst(lc);
 		WeirLoadedVersion *version = weir_reader_set_find(reader, member);
 
-		if (member->pause_wanted && reader->kind == WEIR_READER_MAIN && !member->is_verification)
+		if (member->source_dropped)
+			stop_without_source(reader, member);
+		else if (member->pause_wanted && reader->kind == WEIR_READER_MAIN && !member->is_verification)
 			pause_version(reader, member);
 		else if (isolated)
 			apply_version_isolated(reader, member, version);

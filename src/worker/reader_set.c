@@ -32,10 +32,12 @@ weir_reader_set_read(const WeirReader *reader)
 					   "coalesce(u.to_version = r.version, false), "
 					   "coalesce(u.from_version = r.version AND s.version <> r.version, false), "
 					   "CASE r.version WHEN u.to_version THEN u.from_version WHEN u.from_version THEN u.to_version END, "
-					   "o.desired = 'pause' "
+					   "o.desired = 'pause', c.relowner, "
+					   "NOT EXISTS (SELECT FROM pg_catalog.pg_class d WHERE d.oid = v.definition_view) "
 					   "FROM weir_internal.version_run r "
 					   "JOIN weir_internal.version v ON v.operator_id = r.operator_id AND v.version = r.version "
 					   "JOIN weir_internal.operator o ON o.operator_id = r.operator_id "
+					   "LEFT JOIN pg_catalog.pg_class c ON c.oid = o.view_oid "
 					   "LEFT JOIN weir_internal.serving s ON s.operator_id = r.operator_id "
 					   "LEFT JOIN weir_internal.upgrade u ON u.operator_id = r.operator_id "
 					   "AND u.phase NOT IN ('finalized', 'rolled_back') "
@@ -53,9 +55,19 @@ weir_reader_set_read(const WeirReader *reader)
 		member->is_outgoing = weir_result_bool(row, 5);
 		member->partner = weir_result_int(row, 6);
 		member->pause_wanted = weir_result_bool(row, 7);
+		member->owner = weir_result_oid(row, 8);
+		member->source_dropped = weir_result_bool(row, 9);
 		members = lappend(members, member);
 	}
 	return members;
+}
+
+/* A new owner counts as another version: it is loaded anew, to run with the new owner's rights. */
+static bool
+is_of_member(const WeirLoadedVersion *loaded, const WeirSetMember *member)
+{
+	return loaded->operator_id == member->operator_id && loaded->version == member->version &&
+		loaded->owner == member->owner;
 }
 
 WeirLoadedVersion *
@@ -67,7 +79,7 @@ weir_reader_set_find(const WeirReader *reader, const WeirSetMember *member)
 	{
 		WeirLoadedVersion *loaded = lfirst(lc);
 
-		if (loaded->operator_id == member->operator_id && loaded->version == member->version)
+		if (is_of_member(loaded, member))
 			return loaded;
 	}
 	return NULL;
@@ -99,11 +111,9 @@ unload_absent(WeirReader *reader, List *members)
 
 		foreach(member_cell, members)
 		{
-			WeirSetMember *member = lfirst(member_cell);
-
-			wanted |= loaded->operator_id == member->operator_id && loaded->version == member->version;
+			wanted |= is_of_member(loaded, lfirst(member_cell));
 		}
-		if (wanted)
+		if (wanted && weir_version_is_current(loaded))
 			kept = lappend(kept, loaded);
 		else
 			weir_version_unload(loaded);

@@ -20,8 +20,12 @@ extern bool weir_reconcile_is_busy(void);
 /* slot_keeper.c: slots. */
 extern bool weir_slots_copy_pending(void);		/* for versions that stopped */
 extern bool weir_slots_drop_ended(void);		/* of readers that ended; orphans */
+extern bool weir_slots_fence_foreign(void);		/* rows that came from another cluster, timeline or database */
 extern bool weir_slots_bound_retained_wal(void);	/* weir.max_retained_wal */
 extern bool weir_slots_drop_all(void);			/* the extension is gone; false: one is in use */
+
+/* state_rights.c: the view's owner may read its state, nobody else. */
+extern bool weir_state_rights_mend(void);
 
 /* verify_request.c */
 extern bool weir_verifications_start(void);		/* waiting calls */
