@@ -1,0 +1,364 @@
+# Claim: wherever a worker dies, the server comes back, everything that was asked for is done
+# in the end, and what is served equals its query; nothing is left behind (I3, I4, I5, I7, I10,
+# I12). "Wherever" is every crash point in the source, each reached in every way that the
+# cases below know; a new crash point without a case fails this test.
+#
+# One server. A case sets weir.crash_point, acts, sees the point fire and the server restart,
+# waits for the outcome, compares, and drops its operator: so each begins without a main reader.
+use strict;
+use warnings;
+use File::Basename;
+use Cwd 'abs_path';
+use Time::HiRes 'time';
+use PostgreSQL::Test::Utils;
+use Test::More;
+use WeirTest;
+use WeirSteps;
+
+my $tree = dirname(dirname(abs_path(__FILE__)));
+
+# ---- which points there are
+
+sub read_sources
+{
+	my $text = '';
+	$text .= slurp_file($_) for sort glob("$tree/src/*.c $tree/src/*/*.c");
+	return $text;
+}
+
+# Phases with what may follow them, from the table that the code is made of.
+sub read_phases
+{
+	my %successors;
+	my $text = slurp_file("$tree/src/catalog/phases.h");
+	while ($text =~ /^\s*X\((\w+), "(\w+)", (.*?)\)(?: \\)?$/mg)
+	{
+		my ($name, $list) = ($2, $3);
+		$successors{$name} = [ map { lc } $list =~ /WEIR_TO\((\w+)/g ];
+	}
+	return %successors;
+}
+
+my $sources = read_sources();
+my %successors = read_phases();
+# No edge leads to it before standbys are parked.
+delete $successors{rolling_back} if $sources !~ /enter_phase\([^;]*WEIR_PHASE_ROLLING_BACK/;
+
+my @points;
+for my $point ($sources =~ /WEIR_CRASH_POINT\((?:psprintf\()?"([^"]+)"/g)
+{
+	my @from = grep { @{ $successors{$_} } } sort keys %successors;
+	my %to = map { $_ => 1 } grep { exists $successors{$_} } map { @$_ } values %successors;
+	if ($point eq 'edge-from-%s') { push @points, map { "edge-from-$_" } @from }
+	elsif ($point eq 'edge-to-%s') { push @points, map { "edge-to-$_" } sort keys %to }
+	else { push @points, $point }
+}
+my %seen;
+@points = grep { !$seen{$_}++ } @points;
+
+# ---- how each is reached: scenario, and at which hit if not the first
+
+my %cases = (
+	'slot-intent' => ['create'],
+	'slot-created' => ['create'],
+	'slot-recorded' => ['create'],
+	'build-intent' => [ 'create', 'reuse' ],
+	'build-slot-created' => [ 'create', 'reuse' ],
+	'build-read' => [ 'create', 'reuse' ],
+	'build-chunk' => [ 'create', 'create:3', 'reuse:2', 'backfill:2' ],
+	'build-before-commit' => [ 'create', 'reuse', 'backfill' ],
+	'build-committed' => [ 'create', 'reuse', 'verify' ],
+	'handover-locked' => [ 'create', 'reuse', 'resume' ],
+	'handover-before-commit' => [ 'create', 'backfill', 'resume' ],
+	'handover-committed' => [ 'create', 'reuse', 'backfill', 'resume' ],
+	'batch-before-apply' => [ 'write', 'resume' ],
+	'batch-fenced' => [ 'write', 'resume' ],
+	'batch-version-applied' => [ 'write', 'lockstep', 'lockstep:2', 'resume' ],
+	'batch-before-commit' => [ 'write', 'lockstep', 'resume', 'pause' ],
+	'batch-committed' => [ 'write', 'write:3', 'lockstep', 'resume', 'pause' ],
+	'confirm-before' => ['write'],
+	'confirm-after' => [ 'write', 'lockstep' ],
+	'stopped-slot-copied' => ['pause'],
+	'view-replaced' => ['reuse'],
+	'shift-before-commit' => [ 'reuse', 'backfill' ],
+	'edge-from-preparing' => ['reuse'],
+	'edge-from-building' => ['backfill'],
+	'edge-from-catching_up' => ['reuse'],
+	'edge-from-validating' => ['backfill'],
+	'edge-from-shifting' => ['reuse'],
+	'edge-from-observing' => [ 'reuse', 'finalize' ],
+	'edge-to-building' => ['reuse'],
+	'edge-to-catching_up' => ['backfill'],
+	'edge-to-validating' => ['reuse'],
+	'edge-to-shifting' => [ 'backfill', 'reuse:2' ],
+	'edge-to-observing' => ['reuse'],
+	'edge-to-finalized' => ['finalize'],
+	'edge-to-rolled_back' => ['fail']);
+
+is(join(' ', grep { !$cases{$_} } @points), '', 'every crash point in the source has a case');
+is(join(' ', grep { !$seen{$_} } sort keys %cases), '', '... and every case a crash point');
+
+# ---- the server
+
+my $node = new_node('crash', conf => "weir.restart_delay = '10ms'\nweir.build_chunk_rows = 50\n");
+if ($node->safe_psql('postgres', q{SELECT count(*) FROM pg_settings WHERE name = 'weir.crash_point'}) == 0)
+{
+	if ($ENV{WEIR_WITHOUT_CRASH_POINTS})
+	{
+		diag('NOT TESTED: crash points, because this build has none');
+	}
+	else
+	{
+		fail('this build has crash points (WEIR_TEST=1; set WEIR_WITHOUT_CRASH_POINTS to go on without)');
+	}
+	$node->stop;
+	done_testing();
+	exit;
+}
+
+$node->safe_psql('postgres', q{
+	CREATE TABLE facts (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, k int, v numeric, divisor int DEFAULT 1);
+	ALTER TABLE facts REPLICA IDENTITY FULL});
+
+my $columns = 'k, count(*) AS n, sum(v) AS total, max(v) AS highest';
+my $first = "SELECT $columns FROM public.facts GROUP BY k";
+my %next = (
+	reuse => "SELECT $columns, sum(v) / count(*) AS mean FROM public.facts GROUP BY k",
+	backfill => "SELECT $columns, min(v) AS lowest FROM public.facts GROUP BY k",
+	fail => "SELECT $columns, sum(10 / divisor) AS share FROM public.facts GROUP BY k");
+
+# A session that the server may throw out; what it was asked for is repeated by those who need it.
+sub try_psql
+{
+	my (@statements) = @_;
+	return ($node->psql('postgres', join(";\n", @statements)))[0] == 0;
+}
+
+my $writes = 0;
+
+# Transactions of different shapes, over 200 keys.
+sub write_facts
+{
+	$writes++;
+	return try_psql(
+		"INSERT INTO facts (k, v) SELECT i % 200, i + $writes * 0.5 FROM generate_series(1, 300) i",
+		"UPDATE facts SET v = v + 1 WHERE k % 7 = $writes % 7",
+		"DELETE FROM facts WHERE k % 11 = $writes % 11 AND id % 2 = 0",
+		"BEGIN; DELETE FROM facts WHERE k < 3; ROLLBACK");
+}
+
+# Every process that runs now has it when this returns: a new session is as late as the signal to all.
+my $armed = 0;
+
+sub arm
+{
+	my ($point, $hit) = @_;
+	my $setting = "$point:$hit#" . ++$armed;
+	$node->safe_psql('postgres', "ALTER SYSTEM SET weir.crash_point = '$setting'");
+	$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
+	poll_until($node, 'SHOW weir.crash_point', $setting) or die "weir.crash_point was not set\n";
+	return $setting;
+}
+
+sub latest_phase
+{
+	return "(SELECT phase FROM weir.upgrades WHERE operator = 'sums'::regclass ORDER BY upgrade_id DESC LIMIT 1)";
+}
+
+sub live { return poll_until($node, q{SELECT count(*) = 1 FROM weir.versions WHERE serving AND status = 'live'}) }
+
+sub create_sums
+{
+	write_facts();
+	$node->safe_psql('postgres', "SELECT weir.create_operator('sums', '$first')");
+	live() or die "operator does not get live\n";
+	return;
+}
+
+sub start_upgrade
+{
+	my ($kind, $arguments) = @_;
+	my $strategy = $kind eq 'reuse' ? 'reuse' : 'backfill';
+	try_psql("SELECT weir.start_upgrade('sums', '$next{$kind}', strategy => '$strategy' $arguments)");
+	return;
+}
+
+# After a rollback: columns that the new version brought stay in the view.
+sub old_is_exact
+{
+	my ($name) = @_;
+	$node->safe_psql('postgres', q{SELECT weir.wait_for('sums', timeout => '60 s')});
+	return is(differences($node, '(SELECT k, n, total, highest FROM sums) AS kept', $first), '0', $name);
+}
+
+# What an upgrade must come to.
+sub observes
+{
+	my ($kind) = @_;
+	ok(poll_until($node, 'SELECT ' . latest_phase() . " = 'observing'"), '... the upgrade shifts');
+	is_exact($node, 'sums', $next{$kind}, '... to rows that are right');
+	$node->safe_psql('postgres', q{SELECT weir.rollback_upgrade('sums')});
+	old_is_exact('... and those of the old version are right, too');
+	return;
+}
+
+sub stopped_place
+{
+	return q{SELECT status = 'stopped' AND reader_id IN (SELECT reader_id FROM weir.readers
+		WHERE kind = 'stopped' AND slot_name IS NOT NULL) FROM weir.versions WHERE serving};
+}
+
+# Before the point is set; what reaches it; what must have come of it.
+my %scenarios = (
+	create => {
+		prepare => sub { write_facts() },
+		act => sub { try_psql("SELECT weir.create_operator('sums', '$first')"); write_facts() },
+		outcome => sub { is_exact($node, 'sums', $first, '... the operator is built and right') },
+	},
+	write => {
+		prepare => \&create_sums,
+		act => \&write_facts,
+		outcome => sub { is_exact($node, 'sums', $first, '... the operator is right') },
+	},
+	reuse => {
+		prepare => \&create_sums,
+		act => sub { start_upgrade('reuse', ''); write_facts() },
+		outcome => sub { observes('reuse') },
+	},
+	backfill => {
+		prepare => \&create_sums,
+		act => sub { start_upgrade('backfill', ''); write_facts() },
+		outcome => sub { observes('backfill') },
+	},
+	lockstep => {
+		prepare => sub {
+			create_sums();
+			start_upgrade('reuse', '');
+			wait_phase($node, 'sums', 'observing');
+		},
+		act => \&write_facts,
+		outcome => sub { observes('reuse') },
+	},
+	finalize => {
+		prepare => \&create_sums,
+		act => sub { start_upgrade('reuse', ", safe_window => '0'"); write_facts() },
+		outcome => sub {
+			ok(poll_until($node, 'SELECT ' . latest_phase() . " = 'finalized'"), '... the upgrade is finalized');
+			is_exact($node, 'sums', $next{reuse}, '... and right');
+		},
+	},
+	fail => {
+		prepare => sub {
+			create_sums();
+			start_upgrade('fail', '');
+			wait_phase($node, 'sums', 'observing');
+		},
+		act => sub { try_psql('INSERT INTO facts (k, v, divisor) VALUES (1, 1, 0)'); write_facts() },
+		outcome => sub {
+			ok(poll_until($node, 'SELECT ' . latest_phase() . " = 'rolled_back'"), '... the upgrade is rolled back');
+			old_is_exact('... to the old version, which is right');
+			$node->safe_psql('postgres', 'DELETE FROM facts WHERE divisor = 0');
+		},
+	},
+	pause => {
+		prepare => \&create_sums,
+		act => sub { try_psql(q{SELECT weir.pause_operator('sums')}); write_facts() },
+		outcome => sub {
+			ok(poll_until($node, stopped_place()), '... the operator keeps its place');
+			write_facts();
+			$node->safe_psql('postgres', q{SELECT weir.resume_operator('sums')});
+			live();
+			is_exact($node, 'sums', $first, '... and is right once it goes on');
+		},
+	},
+	resume => {
+		prepare => sub {
+			create_sums();
+			$node->safe_psql('postgres', q{SELECT weir.pause_operator('sums')});
+			write_facts();
+			poll_until($node, stopped_place());
+			write_facts() for 1 .. 3;
+		},
+		act => sub { try_psql(q{SELECT weir.resume_operator('sums')}) },
+		outcome => sub { live(); is_exact($node, 'sums', $first, '... the operator goes on and is right') },
+	},
+	verify => {
+		prepare => \&create_sums,
+		act => sub { try_psql(q{SELECT weir.verify('sums')}) },
+		outcome => sub {
+			ok(poll_until($node, q{SELECT count(*) = 0 FROM weir_internal.version WHERE purpose = 'verification'}),
+				'... the copy to verify with is gone');
+			is($node->safe_psql('postgres', q{SELECT missing, extra FROM weir.verify('sums')}), '0|0', '... and it can be verified');
+			is_exact($node, 'sums', $first, '... the operator is right');
+		},
+	});
+
+# ---- what must hold whatever happened
+
+# I10: each upgrade's rows in the ledger are a legal way to the phase it is in.
+sub ledger_faults
+{
+	my $edges = join ',', map { my $from = $_; map { "('$from','$_')" } @{ $successors{$from} } } keys %successors;
+	return $node->safe_psql('postgres', qq{
+		WITH edge (a, b) AS (VALUES $edges),
+		path AS (SELECT upgrade_id, from_phase, to_phase, lag(to_phase) OVER w AS before,
+				row_number() OVER w AS n, count(*) OVER (PARTITION BY upgrade_id) AS last
+			FROM weir_internal.ledger WHERE upgrade_id IS NOT NULL AND to_phase IS NOT NULL
+			WINDOW w AS (PARTITION BY upgrade_id ORDER BY ledger_id))
+		SELECT count(*) FROM (
+			SELECT 1 FROM path WHERE n = 1 AND (from_phase IS NOT NULL OR to_phase <> 'preparing')
+			UNION ALL SELECT 1 FROM path WHERE n > 1 AND
+				(from_phase IS DISTINCT FROM before OR (from_phase, to_phase) NOT IN (SELECT a, b FROM edge))
+			UNION ALL SELECT 1 FROM weir_internal.upgrade u
+				LEFT JOIN path p ON p.upgrade_id = u.upgrade_id AND p.n = p.last
+				WHERE p.to_phase IS DISTINCT FROM u.phase) AS faults});
+}
+
+# I12, for an operator: neither slots nor state nor readers.
+my $nothing_left = q{
+	SELECT (SELECT count(*) FROM pg_replication_slots) = 0
+		AND (SELECT count(*) FROM pg_class WHERE relnamespace = 'weir_state'::regnamespace) = 0
+		AND (SELECT count(*) FROM weir_internal.reader) = 0
+		AND (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_weir reader') = 0};
+
+sub run_case
+{
+	my ($point, $case) = @_;
+	my ($name, $hit) = split /:/, $case;
+	my $scenario = $scenarios{$name} or die "no scenario $name\n";
+
+	$scenario->{prepare}->();
+	my $setting = arm($point, $hit // 1);
+	my $log_offset = -s $node->logfile;
+	$scenario->{act}->();
+	my $end = time + 30;
+	my $fired = 0;
+	until ($fired || time > $end)
+	{
+		$fired = slurp_file($node->logfile, $log_offset) =~ /crash point \Q$point\E reached/;
+		# More to do, for points that want several batches.
+		write_facts() unless $fired;
+	}
+	ok($fired, "$point ($case) is reached");
+	ok(poll_until($node, 'SELECT 1', '1'), '... and the server restarts');
+	is(slurp_file($node->data_dir . '/pg_weir.crash_point'), $setting, '... the process had left its mark');
+	write_facts();
+	$scenario->{outcome}->();
+	is(ledger_faults(), '0', '... the ledger tells how it got there');
+	my $restarts = () = slurp_file($node->logfile, $log_offset) =~ /all server processes terminated; reinitializing/g;
+	is($restarts, $fired ? 1 : 0, '... the server crashed once');
+	$node->safe_psql('postgres', q{SELECT weir.drop_operator('sums')});
+	ok(poll_until($node, $nothing_left), '... and nothing is left of it');
+	$node->safe_psql('postgres', 'DELETE FROM facts');
+	return;
+}
+
+my $only = $ENV{WEIR_CRASH_POINT};
+for my $point (@points)
+{
+	next if defined $only && $point !~ /$only/;
+	run_case($point, $_) for @{ $cases{$point} // [] };
+}
+
+$node->stop;
+done_testing();
