@@ -121,7 +121,8 @@ mutable_hint(Oid function, char volatility)
  * This runs the planner, in a reader as the bootstrap user, and the planner
  * evaluates what is constant.  So nothing of a user's may be in it: built-in
  * functions only, and variables stand in for all arguments (which are judged
- * for themselves).
+ * for themselves).  Nor may their types be a user's: the body of text || any
+ * type casts the argument, and a user's cast can be a function.
  */
 static bool
 is_immutable_inlined(Node *node, Oid function)
@@ -140,7 +141,7 @@ is_immutable_inlined(Node *node, Oid function)
 	{
 		Node	   *arg = lfirst(lc);
 
-		if (IsA(arg, NamedArgExpr))
+		if (IsA(arg, NamedArgExpr) || getBaseType(exprType(arg)) >= FirstUnpinnedObjectId)
 			return false;
 		stand_ins = lappend(stand_ins, makeVar(1, list_length(stand_ins) + 1, exprType(arg), exprTypmod(arg),
 											   exprCollation(arg), 0));

@@ -1,0 +1,165 @@
+# Claim: whoever owns some tables and may create functions, operators, casts, domains and views
+# can use pg_weir for no more than that (J1-J11). What they put into definitions runs with
+# their own rights only, wherever it runs; nobody sees others' rows or errors; nobody's objects,
+# open transactions or errors stop other people's operators (I11).
+#
+# Each attack leaves a trace in the server log: who ran it, where, and as what.
+use strict;
+use warnings;
+use Test::More;
+use PostgreSQL::Test::Utils;
+use WeirTest;
+use WeirSteps;
+
+my $node = new_node('security', conf => "weir.restart_delay = '10ms'\nmax_replication_slots = 30\nmax_worker_processes = 30\n");
+my $log_offset = 0;
+
+sub sql { return $node->safe_psql('postgres', $_[0]) }
+
+# Sessions of their own: one that has done SET ROLE could go back to being superuser.
+sub as
+{
+	my ($role, $statements) = @_;
+	return $node->safe_psql('postgres', $statements, extra_params => [ '-U', $role ]);
+}
+sub error_as
+{
+	my ($role, $statements) = @_;
+	my ($status, undef, $text) =
+	  $node->psql('postgres', "\\set VERBOSITY verbose\n$statements", extra_params => [ '-U', $role ]);
+	my ($state) = $text =~ /(?:ERROR|FATAL):  ([0-9A-Z]{5}):/;
+	return ($state // '', $text);
+}
+sub fails_as
+{
+	my ($role, $statements, $state, $name) = @_;
+	my ($got, $text) = error_as($role, $statements);
+	is($got, $state, $name) or diag($text);
+	return $text;
+}
+
+# What the server log says since the last call.
+sub new_log
+{
+	my $log = slurp_file($node->logfile);
+	my $new = substr($log, $log_offset);
+	$log_offset = length $log;
+	return $new;
+}
+
+# Whom the attacks since the last call ran as in workers, and what else they could do; in
+# sessions of mallory's only what is not as mallory.
+sub traces
+{
+	my %seen;
+	my $log = new_log();
+	while ($log =~ /(pg_weir \w+|client backend)[^\n]* LOG:  TRACE ([\w ]+?)(?: at character \d+)?$/mg)
+	{
+		$seen{$2} = 1 if $1 ne 'client backend' || $2 eq 'postgres';
+	}
+	return join ', ', sort keys %seen;
+}
+
+sql(q{
+	CREATE ROLE mallory LOGIN;
+	CREATE ROLE alice LOGIN;
+	CREATE SCHEMA mal AUTHORIZATION mallory;
+	CREATE SCHEMA ali AUTHORIZATION alice;
+	GRANT USAGE ON SCHEMA ali TO PUBLIC;
+	CREATE TABLE public.prize (a int)});
+
+as('alice', q{
+	CREATE TABLE ali.sales (shop text, amount bigint);
+	ALTER TABLE ali.sales REPLICA IDENTITY FULL;
+	INSERT INTO ali.sales SELECT 's' || i % 5, i FROM generate_series(1, 100) i;
+	SELECT weir.create_operator('ali.totals', 'SELECT shop, sum(amount) AS total FROM ali.sales GROUP BY shop')});
+my $alices_query = 'SELECT shop, sum(amount) FROM ali.sales GROUP BY shop';
+
+# Alice's operator goes on, whatever mallory does meanwhile.
+my $alices_next = 1000;
+sub alice_goes_on
+{
+	my ($name) = @_;
+	$alices_next++;
+	as('alice', "INSERT INTO ali.sales VALUES ('s1', $alices_next)");
+	my ($status, undef, $error) = $node->psql('postgres', q{SELECT weir.wait_for('ali.totals', timeout => '20 s')});
+	return fail("$name: $error") if $status != 0;
+	return is(differences($node, 'ali.totals', $alices_query), '0', $name);
+}
+alice_goes_on('an operator of somebody else');
+
+# ---- code in definitions
+
+# strike() does what it can and says as whom; volatile, and called by what pretends to be immutable.
+as('mallory', q{
+	SET search_path = mal;
+	CREATE FUNCTION strike() RETURNS boolean LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog AS $$
+		BEGIN
+			RAISE LOG 'TRACE %', current_user;
+			BEGIN ALTER ROLE mallory SUPERUSER; EXCEPTION WHEN OTHERS THEN NULL; END;
+			BEGIN DROP TABLE public.prize; EXCEPTION WHEN OTHERS THEN NULL; END;
+			BEGIN SET ROLE postgres; RAISE LOG 'TRACE role set'; EXCEPTION WHEN OTHERS THEN NULL; END;
+			BEGIN RESET SESSION AUTHORIZATION; RAISE LOG 'TRACE session reset'; EXCEPTION WHEN OTHERS THEN NULL; END;
+			BEGIN CREATE TEMP TABLE operator (a int); RAISE LOG 'TRACE temp created'; EXCEPTION WHEN OTHERS THEN NULL; END;
+			BEGIN UPDATE weir_internal.serving SET version = 7; RAISE LOG 'TRACE state written'; EXCEPTION WHEN OTHERS THEN NULL; END;
+			PERFORM set_config('search_path', 'mal', false);
+			BEGIN PERFORM set_config('role', 'postgres', false); RAISE LOG 'TRACE role set'; EXCEPTION WHEN OTHERS THEN NULL; END;
+			RETURN true;
+		END $$;
+	CREATE FUNCTION yes() RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN mal.strike(); END';
+	CREATE FUNCTION yes(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN mal.strike(); END';
+	CREATE FUNCTION same(text) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT AS 'BEGIN PERFORM mal.strike(); RETURN $1; END';
+	CREATE FUNCTION constant() RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT AS $$BEGIN PERFORM mal.strike(); RETURN 'c'; END$$;
+	CREATE FUNCTION inlined(text) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS 'SELECT pg_catalog.textcat(mal.constant(), $1)';
+	CREATE FUNCTION more(bigint, bigint) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN mal.strike(); END';
+	CREATE OPERATOR >>> (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = more);
+	CREATE DOMAIN checked AS text CHECK (mal.yes(VALUE));
+	CREATE TYPE boxed AS (t mal.checked);
+	CREATE TYPE color AS ENUM ('red', 'green');
+	CREATE FUNCTION plain(color) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT AS $$BEGIN RETURN 'p'; END$$;
+	CREATE FUNCTION color_text(color) RETURNS text LANGUAGE sql IMMUTABLE STRICT
+		AS 'SELECT pg_catalog.textcat(mal.constant(), mal.plain($1))';
+	CREATE CAST (color AS text) WITH FUNCTION color_text(color);
+	CREATE TABLE src (shop text, amount bigint, c color DEFAULT 'red');
+	ALTER TABLE src REPLICA IDENTITY FULL;
+	INSERT INTO src SELECT 's' || i % 3, i FROM generate_series(1, 10) i});
+traces();
+
+my %definitions = (
+	'a key' => 'SELECT mal.same(shop) AS k, count(*) AS n FROM mal.src GROUP BY 1',
+	'an output' => 'SELECT shop AS k, mal.same(max(shop)) AS n FROM mal.src GROUP BY shop',
+	'a filter' => 'SELECT shop AS k, count(*) FILTER (WHERE mal.yes(shop)) AS n FROM mal.src GROUP BY shop',
+	'WHERE without columns' => 'SELECT shop AS k, count(*) AS n FROM mal.src WHERE mal.yes() GROUP BY shop',
+	'an inlined function' => 'SELECT mal.inlined(shop) AS k, count(*) AS n FROM mal.src GROUP BY 1',
+	'an operator' => 'SELECT shop AS k, count(*) AS n FROM mal.src WHERE amount OPERATOR(mal.>>>) 1 GROUP BY shop',
+	'a domain' => 'SELECT shop::mal.checked AS k, count(*) AS n FROM mal.src GROUP BY 1',
+	'input of a constant' => q{SELECT shop AS k, count(*) AS n FROM mal.src WHERE ('(x)'::mal.boxed) IS NOT NULL GROUP BY shop},
+	'a cast' => 'SELECT c::text AS k, count(*) AS n FROM mal.src GROUP BY 1',
+	'an extreme' => 'SELECT shop AS k, max(mal.same(shop)) AS n FROM mal.src GROUP BY shop',
+	);
+for my $place (sort keys %definitions)
+{
+	as('mallory', "SELECT weir.create_operator('mal.op', \$\$$definitions{$place}\$\$)");
+	sql(q{SELECT weir.wait_for('mal.op', timeout => '20 s')});
+	as('mallory', q{INSERT INTO mal.src VALUES ('s9', 9); DELETE FROM mal.src WHERE amount = 9});
+	sql(q{SELECT weir.wait_for('mal.op', timeout => '20 s')});
+	is(traces(), 'mallory', "code in $place runs as its owner");
+	as('mallory', q{SELECT weir.drop_operator('mal.op')});
+}
+
+# text || any type casts the latter, perhaps by a function of the type's owner, and is stable.
+for my $call (q{'a'::text || c}, q{c || 'a'::text}, 'quote_literal(c)', 'quote_nullable(c)')
+{
+	fails_as('mallory', "SELECT weir.create_operator('mal.op', \$\$SELECT $call AS k, count(*) AS n FROM mal.src GROUP BY 1\$\$)",
+		'42P17', "$call is not immutable for a user's type");
+}
+is(traces(), '', '... and nothing ran');
+
+# ---- end
+
+is(sql(q{SELECT rolsuper FROM pg_roles WHERE rolname = 'mallory'}), 'f', 'mallory is no superuser');
+is(sql(q{SELECT to_regclass('public.prize')}), 'prize', 'what is not mallory\'s is still there');
+alice_goes_on('after all that');
+ok(free_of_crashes($node), 'no process crashed');
+$node->stop;
+done_testing();
