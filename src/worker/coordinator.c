@@ -15,15 +15,12 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
-#include "storage/lwlock.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #include "catalog/catalog_query.h"
 #include "catalog/reader_catalog.h"
-#include "source/source_local.h"
-#include "weir_guc.h"
 #include "weir_shmem.h"
+#include "worker/attempt.h"
 #include "worker/reader_pool.h"
 #include "worker/reconcile.h"
 #include "worker/worker_loop.h"
@@ -32,7 +29,6 @@
 #define BUSY_WAIT_MS 200
 #define IDLE_WAIT_MS 2000
 #define READERS_LEAVE_MS 10000
-#define LONGEST_DELAY_MS 60000
 
 static bool
 extension_is_installed(void)
@@ -58,72 +54,27 @@ start_readers(MemoryContext context)
 	weir_reader_pool_start(rows);
 }
 
-/* What a turn consists of, in this order; each is its own transactions. */
-typedef struct Step
+/* What a turn consists of, in this order; each is its own transactions and tells whether something changed. */
+static bool (*const steps[]) (void) =
 {
-	bool		(*run) (void);	/* true when something changed */
-	int			failures;		/* in a row */
-	TimestampTz next_try;
-} Step;
-
-static Step steps[] = {
-	{weir_verifications_start},
-	{weir_verifications_abandon},
-	{weir_reconcile_operators},
-	{weir_reconcile_versions},
-	{weir_slots_copy_pending},
-	{weir_reconcile_resumed},
-	{weir_reconcile_upgrades},
-	{weir_reconcile_retired},
-	{weir_state_rights_mend},
-	{weir_slots_drop_ended},
-	{weir_slots_bound_retained_wal},
+	weir_verifications_start,
+	weir_verifications_abandon,
+	weir_reconcile_operators,
+	weir_reconcile_versions,
+	weir_slots_copy_pending,
+	weir_reconcile_resumed,
+	weir_reconcile_upgrades,
+	weir_reconcile_retired,
+	weir_state_rights_mend,
+	weir_slots_drop_ended,
+	weir_slots_bound_retained_wal,
 };
 
-static void
-pace(Step *step)
-{
-	int64		delay = weir_guc_restart_delay_ms;
-
-	for (int i = 0; i < step->failures && delay < LONGEST_DELAY_MS; i++)
-		delay *= 2;
-	step->failures++;
-	step->next_try = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), Min(delay, LONGEST_DELAY_MS));
-}
-
-/*
- * A step that fails (no slot is free, a relation is locked for long) is tried
- * again later, each time later, and the others go on: above all, readers are
- * started whatever else is wrong.
- */
+/* Within most steps each operator's or reader's part is an attempt of its own. */
 static bool
-take_step(Step *step, MemoryContext context)
+take_step(void *argument)
 {
-	volatile bool changed = false;
-
-	if (step->failures > 0 && GetCurrentTimestamp() < step->next_try)
-		return false;
-	MemoryContextSwitchTo(context);
-	/* Restored: a process without transaction, lock and slot, for the next step. */
-	PG_TRY();
-	{
-		changed = step->run();
-		step->failures = 0;
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		EmitErrorReport();
-		FlushErrorState();
-		AbortOutOfAnyTransaction();
-		LWLockReleaseAll();
-		weir_slot_release();
-		pace(step);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	weir_worker_check_interrupts();
-	return changed;
+	return steps[*(int *) argument] ();
 }
 
 /* Everything once; true when it should be looked at again at once. */
@@ -135,8 +86,12 @@ turn(MemoryContext context)
 	/* Not one of the steps: before anything that believes the rows. */
 	MemoryContextSwitchTo(context);
 	changed = weir_slots_fence_foreign();
+	/* Above all, readers are started whatever else is wrong. */
 	for (int i = 0; i < lengthof(steps); i++)
-		changed |= take_step(&steps[i], context);
+	{
+		MemoryContextSwitchTo(context);
+		changed |= weir_attempt(take_step, &i, i, 0);
+	}
 	start_readers(context);
 	return changed;
 }

@@ -25,6 +25,7 @@
 #include "operator/version_create.h"
 #include "upgrade/upgrade_steps.h"
 #include "weir_errors.h"
+#include "worker/attempt.h"
 #include "worker/reader_pool.h"
 #include "worker/reconcile.h"
 #include "worker/worker_loop.h"
@@ -56,30 +57,52 @@ keys_from_result(uint64 count, MemoryContext context)
 	return keys;
 }
 
+/* One piece for each key; an error in one leaves the others alone. True when something changed. */
+static bool
+attempt_each(List *keys, WeirAttempt piece)
+{
+	ListCell   *lc;
+	bool		changed = false;
+
+	foreach(lc, keys)
+	{
+		VersionKey *key = lfirst(lc);
+
+		changed |= weir_attempt(piece, key, key->operator_id, key->version);
+	}
+	return changed;
+}
+
+static bool
+remove_operator(void *argument)
+{
+	VersionKey *key = argument;
+	bool		removed = false;
+
+	weir_worker_begin();
+	if (weir_operator_try_lock(key->operator_id))
+	{
+		weir_operator_remove(weir_operator_by_id(key->operator_id), GetUserId(), "its view was dropped");
+		removed = true;
+	}
+	weir_worker_commit();
+	return removed;
+}
+
 bool
 weir_reconcile_operators(void)
 {
+	MemoryContext context = CurrentMemoryContext;
 	List	   *gone;
-	ListCell   *lc;
-	bool		changed = false;
 
 	weir_worker_begin();
 	gone = keys_from_result(weir_query(NULL,
 									   "SELECT operator_id, 0, 0::bigint FROM weir_internal.operator o WHERE NOT dropped "
 									   "AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = o.view_oid)", ""),
-							CurrentMemoryContext);
-	foreach(lc, gone)
-	{
-		VersionKey *key = lfirst(lc);
-		WeirOperator *operator = weir_operator_by_id(key->operator_id);
-
-		if (!weir_operator_try_lock(key->operator_id))
-			continue;
-		weir_operator_remove(operator, GetUserId(), "its view was dropped");
-		changed = true;
-	}
+							context);
 	weir_worker_commit();
-	return changed;
+	MemoryContextSwitchTo(context);
+	return attempt_each(gone, remove_operator);
 }
 
 static void
@@ -127,7 +150,7 @@ end_readers(void)
 												   "JOIN weir_internal.version v ON v.operator_id = x.operator_id AND v.version = x.version "
 												   "JOIN weir_internal.operator o ON o.operator_id = x.operator_id "
 												   "WHERE x.reader_id = r.reader_id AND NOT v.retired AND NOT o.dropped "
-												   "AND x.status NOT IN ('failed', 'lost')) END", ""),
+												   "AND x.status NOT IN ('failed', 'lost')) END ORDER BY reader_id", ""),
 										CurrentMemoryContext);
 	ListCell   *lc;
 
@@ -190,13 +213,34 @@ weir_reconcile_resumed(void)
 	"WHERE d.datname = pg_catalog.current_database()) AND a.pid <> pg_catalog.pg_backend_pid() " \
 	"AND pg_catalog.age(a.backend_xmin) >= pg_catalog.age(v.retired_xid::xid))"
 
+static bool
+simplify_view(void *argument)
+{
+	VersionKey *key = argument;
+	bool		replaced = false;
+
+	weir_worker_begin();
+	if (weir_operator_try_lock(key->operator_id))
+	{
+		WeirOperator *operator = weir_operator_by_id(key->operator_id);
+
+		if (OidIsValid(weir_relation_owner(operator->view)) && weir_serving_view_try_lock(operator->view))
+		{
+			weir_serving_view_replace(operator,
+									  weir_version_get(key->operator_id, operator->serving_version), NULL);
+			replaced = true;
+		}
+	}
+	weir_worker_commit();
+	return replaced;
+}
+
 /* Views that still have the branch of a version that no snapshot can need. */
 static bool
 simplify_views(void)
 {
+	MemoryContext context = CurrentMemoryContext;
 	List	   *candidates;
-	ListCell   *lc;
-	bool		changed = false;
 
 	weir_worker_begin();
 	candidates = keys_from_result(weir_query(NULL,
@@ -204,25 +248,23 @@ simplify_views(void)
 											 "JOIN weir_internal.operator o USING (operator_id) WHERE NOT o.dropped AND cardinality(s.view_versions) > 1 "
 											 "AND EXISTS (SELECT FROM weir_internal.version v WHERE v.operator_id = s.operator_id "
 											 "AND v.version = ANY (s.view_versions) AND v.retired AND " NO_OLDER_SNAPSHOT ")", ""),
-								  CurrentMemoryContext);
-	foreach(lc, candidates)
-	{
-		VersionKey *key = lfirst(lc);
-		WeirOperator *operator;
-		WeirVersion *serving;
-
-		if (!weir_operator_try_lock(key->operator_id))
-			continue;
-		operator = weir_operator_by_id(key->operator_id);
-		serving = weir_version_get(key->operator_id, operator->serving_version);
-		if (weir_relation_owner(operator->view) == InvalidOid ||
-			!weir_serving_view_try_lock(operator->view))
-			continue;
-		weir_serving_view_replace(operator, serving, NULL);
-		changed = true;
-	}
+								  context);
 	weir_worker_commit();
-	return changed;
+	MemoryContextSwitchTo(context);
+	return attempt_each(candidates, simplify_view);
+}
+
+/* Fails when somebody made a view over one of them. */
+static bool
+drop_relations_of(void *argument)
+{
+	VersionKey *key = argument;
+	bool		dropped;
+
+	weir_worker_begin();
+	dropped = weir_version_try_drop(key->operator_id, key->version);
+	weir_worker_commit();
+	return dropped;
 }
 
 /* Relations of retired versions that no view reads any more. */
@@ -231,8 +273,6 @@ drop_relations(void)
 {
 	MemoryContext context = CurrentMemoryContext;
 	List	   *candidates;
-	ListCell   *lc;
-	bool		changed = false;
 
 	weir_worker_begin();
 	candidates = keys_from_result(weir_query(NULL,
@@ -244,15 +284,8 @@ drop_relations(void)
 											 "OR NOT v.version = ANY (s.view_versions))", ""),
 								  context);
 	weir_worker_commit();
-	foreach(lc, candidates)
-	{
-		VersionKey *key = lfirst(lc);
-
-		weir_worker_begin();
-		changed |= weir_version_try_drop(key->operator_id, key->version);
-		weir_worker_commit();
-	}
-	return changed;
+	MemoryContextSwitchTo(context);
+	return attempt_each(candidates, drop_relations_of);
 }
 
 bool
@@ -324,13 +357,14 @@ end_failed_upgrade(int64 operator_id, ErrorData *error)
 }
 
 static bool
-advance_upgrade(int64 operator_id)
+advance_upgrade(void *argument)
 {
+	int64		operator_id = ((VersionKey *) argument)->operator_id;
 	MemoryContext context = CurrentMemoryContext;
 	volatile bool changed = false;
 	ErrorData  *volatile error = NULL;
 
-	/* Restored: the turn of the other upgrades, and the reason for this one's end. */
+	/* Restored: the reason for the upgrade's end. */
 	PG_TRY();
 	{
 		validate_one(operator_id);
@@ -358,21 +392,16 @@ bool
 weir_reconcile_upgrades(void)
 {
 	MemoryContext context = CurrentMemoryContext;
-	List	   *operators;
-	ListCell   *lc;
-	bool		changed = false;
+	List	   *upgrades;
 
 	weir_worker_begin();
-	operators = keys_from_result(weir_query(NULL,
-											"SELECT operator_id, to_version, 0::bigint FROM weir_internal.upgrade "
-											"WHERE phase NOT IN ('finalized', 'rolled_back') ORDER BY upgrade_id", ""),
-								 context);
+	upgrades = keys_from_result(weir_query(NULL,
+										   "SELECT operator_id, to_version, 0::bigint FROM weir_internal.upgrade "
+										   "WHERE phase NOT IN ('finalized', 'rolled_back') ORDER BY upgrade_id", ""),
+								context);
 	weir_worker_commit();
-	foreach(lc, operators)
-	{
-		changed |= advance_upgrade(((VersionKey *) lfirst(lc))->operator_id);
-	}
-	return changed;
+	MemoryContextSwitchTo(context);
+	return attempt_each(upgrades, advance_upgrade);
 }
 
 bool

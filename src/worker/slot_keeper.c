@@ -22,6 +22,7 @@
 #include "catalog/version_catalog.h"
 #include "source/source_local.h"
 #include "weir_guc.h"
+#include "worker/attempt.h"
 #include "worker/reader_pool.h"
 #include "worker/reconcile.h"
 #include "worker/worker_loop.h"
@@ -68,24 +69,37 @@ find_main(List *rows, int stream_id)
 	return NULL;
 }
 
-/* The copy holds the WAL from the stopped version's position on; only then may the main slot move past it. */
-static void
-copy_slot(const WeirReaderRow *main_reader, const WeirReaderRow *stopped)
+typedef struct SlotCopy
 {
+	const WeirReaderRow *main_reader;
+	const WeirReaderRow *stopped;
+} SlotCopy;
+
+/*
+ * The copy holds the WAL from the stopped version's position on; only then may
+ * the main slot move past it, so the record of it is durable before others see
+ * it. Fails while no slot is free: the main slot stays where it is.
+ */
+static bool
+copy_slot(void *argument)
+{
+	const SlotCopy *copy = argument;
+	const WeirReaderRow *stopped = copy->stopped;
 	char		name[NAMEDATALEN];
 	XLogRecPtr	confirmed;
 
 	snprintf(name, NAMEDATALEN, "weir_%u_" INT64_FORMAT "_stopped", MyDatabaseId, stopped->reader_id);
 	weir_slot_drop(name);		/* left by a crash between copying and recording */
-	confirmed = weir_slot_copy(main_reader->slot_name, name);
+	confirmed = weir_slot_copy(copy->main_reader->slot_name, name);
 	WEIR_CRASH_POINT("stopped-slot-copied");
 	if (confirmed > stopped->processed_lsn)
 		elog(ERROR, "copied slot is at %X/%X, past the stopped position %X/%X",
 			 LSN_FORMAT_ARGS(confirmed), LSN_FORMAT_ARGS(stopped->processed_lsn));
 	weir_worker_begin();
 	weir_reader_slot_copied(stopped->reader_id, name);
+	ForceSyncCommit();
 	weir_worker_commit();
-	XLogFlush(XactLastCommitEnd);
+	return true;
 }
 
 bool
@@ -98,13 +112,12 @@ weir_slots_copy_pending(void)
 	foreach(lc, rows)
 	{
 		WeirReaderRow *row = lfirst(lc);
-		WeirReaderRow *main_reader = find_main(rows, row->stream_id);
+		SlotCopy	copy = {find_main(rows, row->stream_id), row};
 
 		if (!row->slot_pending || row->status == WEIR_READER_ENDED ||
-			main_reader == NULL || main_reader->slot_name == NULL)
+			copy.main_reader == NULL || copy.main_reader->slot_name == NULL)
 			continue;
-		copy_slot(main_reader, row);
-		changed = true;
+		changed |= weir_attempt(copy_slot, &copy, row->reader_id, 0);
 	}
 	return changed;
 }
@@ -138,6 +151,24 @@ drop_if_free(const char *slot_name)
 	return true;
 }
 
+static bool
+remove_ended(void *argument)
+{
+	const WeirReaderRow *row = argument;
+
+	if (weir_reader_pool_is_running(row->reader_id))
+	{
+		weir_reader_pool_terminate(row->reader_id);
+		return false;
+	}
+	if (row->slot_name != NULL && !drop_if_free(row->slot_name))
+		return false;
+	weir_worker_begin();
+	weir_reader_delete(row->reader_id);
+	weir_worker_commit();
+	return true;
+}
+
 bool
 weir_slots_drop_ended(void)
 {
@@ -150,19 +181,8 @@ weir_slots_drop_ended(void)
 	{
 		WeirReaderRow *row = lfirst(lc);
 
-		if (row->status != WEIR_READER_ENDED)
-			continue;
-		if (weir_reader_pool_is_running(row->reader_id))
-		{
-			weir_reader_pool_terminate(row->reader_id);
-			continue;
-		}
-		if (row->slot_name != NULL && !drop_if_free(row->slot_name))
-			continue;
-		weir_worker_begin();
-		weir_reader_delete(row->reader_id);
-		weir_worker_commit();
-		changed = true;
+		if (row->status == WEIR_READER_ENDED)
+			changed |= weir_attempt(remove_ended, row, row->reader_id, 0);
 	}
 	foreach(lc, slots)
 		if (!is_named(rows, lfirst(lc)))
@@ -170,43 +190,76 @@ weir_slots_drop_ended(void)
 	return changed;
 }
 
-/* The WAL is given up: users' writes are never endangered for ours. */
+static void
+record_loss(int64 operator_id, int version, const WeirReaderRow *row, const char *why, int64 retained_mb)
+{
+	WeirOperator *operator = weir_operator_by_id(operator_id);
+	WeirLedgerEntry entry = {
+		.operator_id = operator_id,
+		.operator_name = operator ? operator->view_name : "",
+		.event = "lost",
+		.from_version = version,
+		.lsn = row->processed_lsn,
+		.actor = GetUserId(),
+		.reason = why,
+	};
+
+	weir_ledger_append(&entry);
+	ereport(LOG,
+			(errmsg("operator \"%s\" version %d lost its place in the stream: %s",
+					entry.operator_name, version, why),
+			 errdetail("It kept " INT64_FORMAT " MB of WAL.", retained_mb),
+			 errhint("SELECT * FROM weir.rebuild_operator(%s);", operator ? operator->reference : "...")));
+}
+
+/* The place is given up: users' writes are never endangered for ours. */
 static void
 give_up(const WeirReaderRow *row, const char *why, int64 retained_mb)
 {
 	uint64		count;
+	int64	   *operators;
+	int		   *versions;
 
 	weir_worker_begin();
 	count = weir_query(NULL,
 					   "UPDATE weir_internal.version_run SET status = 'lost', status_since = clock_timestamp(), "
 					   "message = coalesce(message || '; ', '') || $2, "
 					   "hint = format('SELECT * FROM weir.rebuild_operator(%L);', "
-					   "(SELECT view_name FROM weir_internal.operator o WHERE o.operator_id = version_run.operator_id)) "
+					   "(SELECT view_oid::regclass::text FROM weir_internal.operator o WHERE o.operator_id = version_run.operator_id)) "
 					   "WHERE reader_id = $1 RETURNING operator_id, version", "lt", row->reader_id, why);
-	if (count > 0)
+	operators = palloc(sizeof(int64) * (count + 1));
+	versions = palloc(sizeof(int) * (count + 1));
+	for (uint64 i = 0; i < count; i++)
 	{
-		int64		operator_id = weir_result_int64(0, 1);
-		int			version = weir_result_int(0, 2);
-		WeirOperator *operator = weir_operator_by_id(operator_id);
-		WeirLedgerEntry entry = {
-			.operator_id = operator_id,
-			.operator_name = operator ? operator->view_name : "",
-			.event = "lost",
-			.from_version = version,
-			.lsn = row->processed_lsn,
-			.actor = GetUserId(),
-			.reason = why,
-		};
-
-		weir_ledger_append(&entry);
-		ereport(LOG,
-				(errmsg("operator \"%s\" version %d lost its place in the stream: %s",
-						entry.operator_name, version, why),
-				 errdetail("It kept " INT64_FORMAT " MB of WAL.", retained_mb),
-				 errhint("SELECT * FROM weir.rebuild_operator('%s');", entry.operator_name)));
+		operators[i] = weir_result_int64(i, 1);
+		versions[i] = weir_result_int(i, 2);
 	}
+	for (uint64 i = 0; i < count; i++)
+		record_loss(operators[i], versions[i], row, why, retained_mb);
 	weir_reader_end(row->reader_id);
 	weir_worker_commit();
+}
+
+/*
+ * After a clone, restore or promotion LSNs mean something else and the slots
+ * stayed behind: nothing is compared or read, the operators say so.
+ */
+bool
+weir_slots_fence_foreign(void)
+{
+	ListCell   *lc;
+	bool		changed = false;
+
+	foreach(lc, list_readers())
+	{
+		WeirReaderRow *row = lfirst(lc);
+
+		if (row->is_ours || row->status == WEIR_READER_ENDED)
+			continue;
+		give_up(row, "its position belongs to another cluster, timeline or database", 0);
+		changed = true;
+	}
+	return changed;
 }
 
 bool
