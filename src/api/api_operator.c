@@ -247,6 +247,25 @@ weir_operator_end_control(WeirCatalogScope *scope)
 	weir_wake_coordinator_at_commit();
 }
 
+void
+weir_operator_refuse_if_upgrading(const WeirOperator *operator)
+{
+	WeirUpgrade *upgrade = weir_upgrade_live(operator->operator_id);
+
+	if (upgrade != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("operator \"%s\" is being upgraded", operator->view_name),
+				 errdetail("Upgrade " INT64_FORMAT " from version %d to version %d is in phase %s.",
+						   upgrade->upgrade_id, upgrade->from_version, upgrade->to_version,
+						   weir_phase_name(upgrade->phase)),
+				 upgrade->phase == WEIR_PHASE_OBSERVING ?
+				 errhint("SELECT weir.finalize_upgrade(%s); or SELECT * FROM weir.rollback_upgrade(%s);",
+						 operator->reference, operator->reference) :
+				 errhint("SELECT * FROM weir.rollback_upgrade(%s); or, to let it go on, SELECT weir.wait_for_upgrade(%s, 'observing');",
+						 operator->reference, operator->reference)));
+}
+
 Datum
 weir_drop_operator(PG_FUNCTION_ARGS)
 {
@@ -270,16 +289,8 @@ weir_pause_operator(PG_FUNCTION_ARGS)
 {
 	WeirCatalogScope scope;
 	WeirOperator *operator = weir_operator_begin_control(&scope, fcinfo, 0);
-	WeirUpgrade *upgrade = weir_upgrade_live(operator->operator_id);
 
-	if (upgrade != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("operator \"%s\" is being upgraded", operator->view_name),
-				 errdetail("Upgrade " INT64_FORMAT " is in phase %s.", upgrade->upgrade_id,
-						   weir_phase_name(upgrade->phase)),
-				 errhint("SELECT * FROM weir.rollback_upgrade(%s); or SELECT weir.finalize_upgrade(%s);",
-						 operator->reference, operator->reference)));
+	weir_operator_refuse_if_upgrading(operator);
 	if (!operator->paused)
 	{
 		weir_operator_set_paused(operator->operator_id, true);

@@ -21,6 +21,9 @@ extern WeirOperator *weir_operator_begin_control(WeirCatalogScope *scope, Functi
 /* Leaves the scope; the coordinator looks when the caller commits. */
 extern void weir_operator_end_control(WeirCatalogScope *scope);
 
+/* 55006 when an upgrade of it is under way. */
+extern void weir_operator_refuse_if_upgrading(const WeirOperator *operator);
+
 /* With the caller's own rights and search_path: parsed, analysed, source checked; all objections raised at once. */
 extern WeirDefinition *weir_definition_for_call(const char *text, bool append_only, Query **query);
 

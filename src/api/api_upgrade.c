@@ -145,22 +145,6 @@ check_arguments(UpgradeArguments *arguments, bool has_migration)
 	weir_options_check(arguments->options, "options", upgrade_options, lengthof(upgrade_options));
 }
 
-static void
-check_not_upgrading(const WeirOperator *operator)
-{
-	WeirUpgrade *upgrade = weir_upgrade_live(operator->operator_id);
-
-	if (upgrade != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("operator \"%s\" is already being upgraded", operator->view_name),
-				 errdetail("Upgrade " INT64_FORMAT " from version %d to version %d is in phase %s.",
-						   upgrade->upgrade_id, upgrade->from_version, upgrade->to_version,
-						   weir_phase_name(upgrade->phase)),
-				 errhint("SELECT * FROM weir.rollback_upgrade(%s); or SELECT weir.finalize_upgrade(%s);",
-						 operator->reference, operator->reference)));
-}
-
 /* An upgrade has a lockstep partner only when the serving version runs; a rebuild or repair needs none. */
 static void
 check_serving_is_live(const WeirOperator *operator, const WeirVersionRun *run, UpgradeArguments *arguments)
@@ -199,7 +183,7 @@ check_serving_is_live(const WeirOperator *operator, const WeirVersionRun *run, U
 
 /* The cheapest correct strategy, or a refusal of one that cannot be right. */
 static const char *
-choose_strategy(UpgradeArguments *arguments, const WeirDefinition *previous)
+choose_strategy(UpgradeArguments *arguments, const WeirDefinition *previous, bool covers_source)
 {
 	const char *obstacle;
 
@@ -213,12 +197,19 @@ choose_strategy(UpgradeArguments *arguments, const WeirDefinition *previous)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("state of the old version cannot be reused: %s", obstacle),
 				 errhint("strategy => 'backfill', or leave it at its default 'auto'.")));
+	if (!covers_source)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("strategy must be chosen: the operator started without the rows that were there"),
+				 errdetail("Its state cannot be reused: %s. A backfill would add those rows.", obstacle),
+				 errhint("strategy => 'backfill' to add them, or strategy => 'fresh' to start from now.")));
 	add_note(arguments, psprintf("state cannot be reused: %s", obstacle));
 	return "backfill";
 }
 
 static List *
-choose_compared_columns(UpgradeArguments *arguments, const WeirDefinition *previous, const char *strategy)
+choose_compared_columns(UpgradeArguments *arguments, const WeirDefinition *previous, const char *strategy,
+						bool covers_source)
 {
 	List	   *common = weir_reuse_common_columns(arguments->definition, previous);
 	List	   *wanted = weir_options_strings(arguments->options, "compare");
@@ -227,7 +218,7 @@ choose_compared_columns(UpgradeArguments *arguments, const WeirDefinition *previ
 	if (arguments->is_rebuild || strcmp(strategy, "fresh") == 0)
 		return NIL;
 	if (!weir_options_has(arguments->options, "compare"))
-		return common;
+		return covers_source || strcmp(strategy, "reuse") == 0 ? common : NIL;
 	foreach(lc, wanted)
 	{
 		bool		in_next = false;
@@ -283,6 +274,7 @@ record_upgrade(WeirCatalogScope *scope, WeirOperator *operator, UpgradeArguments
 	StartedUpgrade started;
 	WeirVersion *serving = weir_version_get(operator->operator_id, operator->serving_version);
 	WeirDefinition *previous = arguments->is_rebuild ? NULL : weir_version_definition(serving);
+	bool		covers_source = weir_version_covers_source(operator->operator_id, operator->serving_version);
 	WeirVersionRequest version = {
 		.operator_id = operator->operator_id,
 		.operator_name = operator->view_name,
@@ -311,11 +303,11 @@ record_upgrade(WeirCatalogScope *scope, WeirOperator *operator, UpgradeArguments
 	};
 
 	if (!arguments->is_rebuild)
-		started.strategy = choose_strategy(arguments, previous);
+		started.strategy = choose_strategy(arguments, previous, covers_source);
 	else
 		started.strategy = strcmp(arguments->strategy, "fresh") == 0 ? "fresh" : "backfill";
 	if (previous != NULL)
-		request.compare_columns = choose_compared_columns(arguments, previous, started.strategy);
+		request.compare_columns = choose_compared_columns(arguments, previous, started.strategy, covers_source);
 	if (!arguments->is_rebuild)
 		note_columns(arguments, request.compare_columns);
 	started.from_version = operator->serving_version;
@@ -381,7 +373,7 @@ weir_start_upgrade(PG_FUNCTION_ARGS)
 	weir_require_ready();
 	check_arguments(&arguments, !PG_ARGISNULL(2));
 	operator = weir_operator_begin_control(&scope, fcinfo, OPTIONAL_MIGRATION);
-	check_not_upgrading(operator);
+	weir_operator_refuse_if_upgrading(operator);
 	run = weir_version_run_get(operator->operator_id, operator->serving_version);
 	check_serving_is_live(operator, &run, &arguments);
 	serving = weir_version_get(operator->operator_id, operator->serving_version);
@@ -434,7 +426,7 @@ weir_rebuild_operator(PG_FUNCTION_ARGS)
 	arguments.gates = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
 	arguments.options = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{\"repair\": true}")));
 	operator = weir_operator_begin_control(&scope, fcinfo, 0);
-	check_not_upgrading(operator);
+	weir_operator_refuse_if_upgrading(operator);
 	serving = weir_version_get(operator->operator_id, operator->serving_version);
 	arguments.text = serving->definition;
 	arguments.query = weir_version_query(serving->definition_view);

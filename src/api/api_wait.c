@@ -343,12 +343,10 @@ check_verifiable(Oid view)
 {
 	WeirCatalogScope scope;
 	WeirOperator *operator;
-	WeirVersion *serving;
 	OperatorStanding standing;
 
 	begin_look(&scope);
 	operator = weir_operator_for_control(view, scope.caller);
-	serving = weir_version_get(operator->operator_id, operator->serving_version);
 	standing.operator_id = operator->operator_id;
 	standing.name = operator->view_name;
 	standing.reference = operator->reference;
@@ -361,7 +359,7 @@ check_verifiable(Oid view)
 				 errmsg("operator \"%s\" is still being built", operator->view_name),
 				 errdetail("Its status is \"%s\".", weir_run_status_name(standing.run.status)),
 				 errhint("SELECT weir.wait_for(%s);", operator->reference)));
-	if (strcmp(serving->strategy, "fresh") == 0)
+	if (!weir_version_covers_source(operator->operator_id, operator->serving_version))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("operator \"%s\" cannot be verified: it started without the rows that were there",

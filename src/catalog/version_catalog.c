@@ -86,6 +86,18 @@ weir_version_retire(int64 operator_id, int version)
 			   "WHERE operator_id = $1 AND version = $2 AND NOT retired", "li", operator_id, version);
 }
 
+bool
+weir_version_covers_source(int64 operator_id, int version)
+{
+	weir_query(NULL,
+			   "WITH RECURSIVE line AS (SELECT strategy, build_from FROM weir_internal.version "
+			   "WHERE operator_id = $1 AND version = $2 UNION ALL "
+			   "SELECT v.strategy, v.build_from FROM line l JOIN weir_internal.version v "
+			   "ON v.operator_id = $1 AND v.version = l.build_from WHERE l.strategy = 'reuse') "
+			   "SELECT bool_and(strategy <> 'fresh') FROM line", "li", operator_id, version);
+	return weir_result_bool(0, 1);
+}
+
 void
 weir_version_removed(int64 operator_id, int version)
 {

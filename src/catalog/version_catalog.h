@@ -32,6 +32,8 @@ typedef struct WeirVersion
 
 extern void weir_version_insert(const WeirVersion *version);
 extern WeirVersion *weir_version_get(int64 operator_id, int version);	/* NULL: none */
+/* False when it, or a version that its state was derived from, started without the rows that were there. */
+extern bool weir_version_covers_source(int64 operator_id, int version);
 /* It will not be applied any more; its state goes when no older snapshot is left. */
 extern void weir_version_retire(int64 operator_id, int version);
 /* Its relations are dropped: the row stays for inspection, but for a throwaway. */

@@ -4,7 +4,9 @@
  * Created in the creator's session and owned by it; replaced by the
  * coordinator. While an upgrade has shifted, or is about to, the view has two
  * branches, each under a one-time filter on weir_internal.serving; a reader of
- * an older snapshot then still sees the version that served in it (I1).
+ * an older snapshot then still sees the version that served in it (I1). The
+ * same filter stands in a new operator's view, whose rows come in several
+ * transactions and must appear at once.
  */
 #include "postgres.h"
 
@@ -64,6 +66,16 @@ weir_serving_view_create(RangeVar *name, const WeirDefinition *definition, Oid s
 	view = get_relname_relid(name->relname, namespace);
 	weir_serving_view_comment(view, definition, NULL);
 	return view;
+}
+
+/* As in a CREATE TABLE. */
+static char *
+type_and_collation(Oid type, int32 typmod, Oid collation)
+{
+	char	   *name = format_type_with_typemod(type, typmod);
+
+	return collation == get_typcollation(type) ? name :
+		psprintf("%s COLLATE %s", name, generate_collation_name(collation));
 }
 
 static const WeirOutput *
@@ -172,7 +184,7 @@ static void
 append_pointer(StringInfo sql, int64 operator_id, int version)
 {
 	appendStringInfo(sql,
-					 " WHERE (SELECT s.version FROM weir_internal.serving s WHERE s.operator_id = "
+					 " WHERE (SELECT s.shown_version FROM weir_internal.serving s WHERE s.operator_id = "
 					 INT64_FORMAT ") = %d", operator_id, version);
 }
 
@@ -212,6 +224,29 @@ weir_serving_view_try_lock(Oid relation)
 	return false;
 }
 
+/* A view depends on what it reads by its rule, which nobody made by that name. */
+static ObjectAddress
+owner_of_rule(ObjectAddress address)
+{
+	Relation	rewrite;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	if (address.classId != RewriteRelationId)
+		return address;
+	rewrite = table_open(RewriteRelationId, AccessShareLock);
+	ScanKeyInit(&key, Anum_pg_rewrite_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(address.objectId));
+	scan = systable_beginscan(rewrite, RewriteOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		ObjectAddressSet(address, RelationRelationId, ((Form_pg_rewrite) GETSTRUCT(tuple))->ev_class);
+	systable_endscan(scan);
+	table_close(rewrite, AccessShareLock);
+	return address;
+}
+
 /* Descriptions of what uses a column of the view, other than the view itself. */
 static char *
 column_users(Oid view, AttrNumber attnum)
@@ -236,6 +271,7 @@ column_users(Oid view, AttrNumber attnum)
 		ObjectAddress address;
 
 		ObjectAddressSet(address, form->classid, form->objid);
+		address = owner_of_rule(address);
 		if (users.len > 0)
 			appendStringInfoString(&users, ", ");
 		appendStringInfoString(&users, getObjectDescription(&address, false));
@@ -288,10 +324,13 @@ weir_serving_view_objections(Oid view, const WeirDefinition *next)
 								 objection(ERRCODE_DATATYPE_MISMATCH,
 										   psprintf("column \"%s\" would change its type", name),
 										   psprintf("It is %s and would be %s.",
-													format_type_with_typemod(attribute->atttypid, attribute->atttypmod),
-													format_type_with_typemod(output->column.type, output->column.typmod)),
+													type_and_collation(attribute->atttypid, attribute->atttypmod,
+																	   attribute->attcollation),
+													type_and_collation(output->column.type, output->column.typmod,
+																	   output->column.collation)),
 										   psprintf("Cast it to %s, or give it another name.",
-													format_type_with_typemod(attribute->atttypid, attribute->atttypmod))));
+													type_and_collation(attribute->atttypid, attribute->atttypmod,
+																	   attribute->attcollation))));
 	}
 	table_close(rel, AccessShareLock);
 	return objections;
