@@ -1,9 +1,9 @@
 -- Claim: weir.explain_definition accepts what the folds keep exactly, and
 -- otherwise names every objection at once, with SQLSTATE and hint, changing nothing.
+SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pg_weir;
 \pset format unaligned
 \pset tuples_only on
-SET client_min_messages = warning;
 CREATE SCHEMA definition_test;
 SET search_path = definition_test;
 SET timezone = 'UTC';
