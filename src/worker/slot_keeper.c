@@ -208,7 +208,7 @@ record_loss(int64 operator_id, int version, const WeirReaderRow *row, const char
 	ereport(LOG,
 			(errmsg("operator \"%s\" version %d lost its place in the stream: %s",
 					entry.operator_name, version, why),
-			 errdetail("It kept " INT64_FORMAT " MB of WAL.", retained_mb),
+			 retained_mb > 0 ? errdetail("It kept " INT64_FORMAT " MB of WAL.", retained_mb) : 0,
 			 errhint("SELECT * FROM weir.rebuild_operator(%s);", operator ? operator->reference : "...")));
 }
 
@@ -223,10 +223,12 @@ give_up(const WeirReaderRow *row, const char *why, int64 retained_mb)
 	weir_worker_begin();
 	count = weir_query(NULL,
 					   "UPDATE weir_internal.version_run SET status = 'lost', status_since = clock_timestamp(), "
-					   "message = coalesce(message || '; ', '') || $2, "
+					   "message = coalesce(message || '; ', '') || $2, error_lsn = coalesce(error_lsn, $3), "
 					   "hint = format('SELECT * FROM weir.rebuild_operator(%L);', "
 					   "(SELECT view_oid::regclass::text FROM weir_internal.operator o WHERE o.operator_id = version_run.operator_id)) "
-					   "WHERE reader_id = $1 RETURNING operator_id, version", "lt", row->reader_id, why);
+					   "WHERE reader_id = $1 AND status NOT IN ('failed', 'lost') AND EXISTS (SELECT FROM weir_internal.version v "
+					   "WHERE v.operator_id = version_run.operator_id AND v.version = version_run.version AND NOT v.retired) "
+					   "RETURNING operator_id, version", "ltp", row->reader_id, why, row->processed_lsn);
 	operators = palloc(sizeof(int64) * (count + 1));
 	versions = palloc(sizeof(int) * (count + 1));
 	for (uint64 i = 0; i < count; i++)
@@ -276,15 +278,17 @@ weir_slots_bound_retained_wal(void)
 		bool		invalidated = false;
 		int64		retained_mb;
 
-		if (row->kind != WEIR_READER_STOPPED || row->status != WEIR_READER_RUNNING ||
-			row->slot_name == NULL || row->slot_pending)
+		if (row->status != WEIR_READER_RUNNING || row->slot_name == NULL || row->slot_pending)
 			continue;
+		/* Of whatever kind: a reader that cannot have its slot would only fail at each start. */
 		if (!weir_slot_exists(row->slot_name, NULL, &restart_lsn, &invalidated, NULL) || invalidated)
 		{
 			give_up(row, "its slot was removed or invalidated", 0);
 			changed = true;
 			continue;
 		}
+		if (row->kind != WEIR_READER_STOPPED)
+			continue;			/* runs, so it lets go of WAL by itself */
 		retained_mb = (int64) (now - restart_lsn) / (1024 * 1024);
 		if (weir_guc_max_retained_wal_mb >= 0 && retained_mb > weir_guc_max_retained_wal_mb)
 		{
