@@ -12,7 +12,6 @@
 
 #include "access/htup_details.h"
 #include "access/sysattr.h"
-#include "access/table.h"
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -23,7 +22,7 @@
 #include "rewrite/rewriteManip.h"
 #include "tcop/utility.h"
 #include "utils/lsyscache.h"
-#include "utils/rel.h"
+#include "utils/syscache.h"
 
 #include "operator/objection.h"
 
@@ -377,11 +376,15 @@ weir_definition_analyze(Query *query, bool append_only, List **objections)
 
 /* --------------------------------------------------------- followed tables */
 
+/*
+ * By way of the catalog caches, without a lock on the table: readers come here
+ * for all their tables whenever their set changes, and a lock that somebody
+ * holds on one (VACUUM FULL, an open ALTER TABLE) would stop the whole stream.
+ */
 static WeirFollowedTable *
 follow(Oid source, const Bitmapset *attnums)
 {
 	WeirFollowedTable *table = palloc0(sizeof(WeirFollowedTable));
-	Relation	rel = table_open(source, AccessShareLock);
 	int			attnum = -1;
 
 	table->relid = source;
@@ -389,10 +392,18 @@ follow(Oid source, const Bitmapset *attnums)
 	table->desc = CreateTemplateTupleDesc(bms_num_members(attnums));
 	while ((attnum = bms_next_member(attnums, attnum)) >= 0)
 	{
+		HeapTuple	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(source), Int16GetDatum(attnum));
+		Form_pg_attribute form;
+
+		if (!HeapTupleIsValid(tuple))
+			elog(ERROR, "cache lookup failed for attribute %d of relation %u", attnum, source);
+		form = (Form_pg_attribute) GETSTRUCT(tuple);
 		table->attnums[table->ncolumns++] = attnum;
-		TupleDescCopyEntry(table->desc, table->ncolumns, RelationGetDescr(rel), attnum);
+		TupleDescInitEntry(table->desc, table->ncolumns, NameStr(form->attname), form->atttypid,
+						   form->atttypmod, form->attndims);
+		TupleDescInitEntryCollation(table->desc, table->ncolumns, form->attcollation);
+		ReleaseSysCache(tuple);
 	}
-	table_close(rel, NoLock);
 	return table;
 }
 
