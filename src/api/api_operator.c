@@ -237,7 +237,8 @@ weir_operator_begin_control(WeirCatalogScope *scope, FunctionCallInfo fcinfo, ui
 	weir_catalog_enter(scope);
 	operator = weir_operator_for_control(view, scope->caller);
 	weir_operator_lock(operator->operator_id, operator->view_name);
-	return weir_operator_by_id(operator->operator_id);
+	/* As it is now: whoever had the lock may have changed or dropped it. */
+	return weir_operator_for_control(view, scope->caller);
 }
 
 void
