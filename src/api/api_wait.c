@@ -169,6 +169,20 @@ look_at_operator(int64 operator_id)
 	return standing;
 }
 
+/* True when the version's own reader has applied everything before lsn, this version included. */
+static bool
+has_reached(OperatorStanding **standing, XLogRecPtr lsn, XLogRecPtr *reached)
+{
+	int64		reader_id = (*standing)->run.reader_id;
+
+	if ((*standing)->run.status != WEIR_RUN_LIVE || !reader_has_reached(reader_id, lsn, reached))
+		return false;
+	/* It may have got there by leaving this very version behind, since it was looked at. */
+	*standing = look_at_operator((*standing)->operator_id);
+	return *standing == NULL ||
+		((*standing)->run.status == WEIR_RUN_LIVE && (*standing)->run.reader_id == reader_id);
+}
+
 static XLogRecPtr
 wait_for_operator(int64 operator_id, XLogRecPtr lsn, TimestampTz deadline)
 {
@@ -184,8 +198,7 @@ wait_for_operator(int64 operator_id, XLogRecPtr lsn, TimestampTz deadline)
 		refuse_if_standing_still(standing);
 		do
 		{
-			if (standing->run.status == WEIR_RUN_LIVE &&
-				reader_has_reached(standing->run.reader_id, lsn, &reached))
+			if (has_reached(&standing, lsn, &reached))
 				return reached;
 			if (GetCurrentTimestamp() >= deadline)
 				ereport(ERROR,
@@ -373,6 +386,7 @@ Datum
 weir_verify(PG_FUNCTION_ARGS)
 {
 	Oid			view = PG_GETARG_OID(0);
+	char	   *name;
 	TimestampTz deadline;
 	WeirRequest *request;
 	WeirRequest outcome;
@@ -384,6 +398,7 @@ weir_verify(PG_FUNCTION_ARGS)
 	weir_require_preloaded();
 	refuse_after_writing("weir.verify");
 	deadline = deadline_of(PG_GETARG_INTERVAL_P(1));
+	name = get_rel_name(view);	/* which may be gone when there is something to say */
 	request = weir_request_post(check_verifiable(view));
 	/* Restored: the request's entry, which would otherwise never be free again. */
 	PG_TRY();
@@ -402,14 +417,14 @@ weir_verify(PG_FUNCTION_ARGS)
 	if (!answered)
 		ereport(ERROR,
 				(errcode(ERRCODE_QUERY_CANCELED),
-				 errmsg("operator \"%s\" was not verified in time", get_rel_name(view)),
+				 errmsg("operator \"%s\" was not verified in time", name),
 				 errdetail("Its throwaway copy is removed."),
 				 errhint("SELECT * FROM weir.verify(%s, timeout => '1 hour');",
 						 weir_operator_reference(view, "..."))));
 	if (outcome.state == WEIR_REQUEST_FAILED)
 		ereport(ERROR,
 				(errcode(outcome.sqlerrcode),
-				 errmsg("operator \"%s\" could not be verified: %s", get_rel_name(view), outcome.message),
+				 errmsg("operator \"%s\" could not be verified: %s", name, outcome.message),
 				 outcome.hint[0] ? errhint("%s", outcome.hint) : 0));
 	values[0] = Int64GetDatum(outcome.missing);
 	values[1] = Int64GetDatum(outcome.extra);
