@@ -17,7 +17,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "miscadmin.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -157,12 +156,12 @@ move_versions(WeirReader *reader, WeirReaderShmem *main_reader, XLogRecPtr held_
 			weir_version_run_clear_error(member->operator_id, member->version);
 		}
 		weir_reader_end(reader->reader_id);
+		/* Durable before anybody sees it: the coordinator drops the slot as soon as it does. */
+		ForceSyncCommit();
 		moved = true;
 	}
 	WEIR_CRASH_POINT("handover-before-commit");
 	weir_worker_commit();
-	if (moved)
-		XLogFlush(XactLastCommitEnd);	/* before the coordinator drops the slot */
 	WEIR_CRASH_POINT("handover-committed");
 	return moved;
 }
