@@ -128,11 +128,35 @@ start_one(PoolEntry *entry)
 	MemoryContextSwitchTo(old);
 }
 
+/* Readers come and go for months. */
+static void
+forget_deleted(List *rows)
+{
+	ListCell   *lc;
+
+	foreach(lc, pool)
+	{
+		PoolEntry  *entry = lfirst(lc);
+		ListCell   *row;
+		bool		exists = handle_is_alive(entry);
+
+		foreach(row, rows)
+			exists = exists || ((WeirReaderRow *) lfirst(row))->reader_id == entry->reader_id;
+		if (exists)
+			continue;
+		if (entry->handle != NULL)
+			pfree(entry->handle);
+		pool = foreach_delete_current(pool, lc);
+		pfree(entry);
+	}
+}
+
 void
 weir_reader_pool_start(List *rows)
 {
 	ListCell   *lc;
 
+	forget_deleted(rows);
 	foreach(lc, rows)
 	{
 		WeirReaderRow *row = lfirst(lc);
@@ -161,7 +185,13 @@ weir_reader_pool_terminate(int64 reader_id)
 	if (entry != NULL && handle_is_alive(entry))
 		TerminateBackgroundWorker(entry->handle);
 	else if (reader != NULL)
-		kill(reader->pid, SIGTERM);
+	{
+		int			pid = reader->pid;
+
+		/* 0 as soon as it has ended by itself, and that would mean us. */
+		if (pid != 0)
+			kill(pid, SIGTERM);
+	}
 }
 
 void
