@@ -143,6 +143,8 @@ weir_upgrade_validate(WeirUpgrade *upgrade)
 		return false;
 	if (!old_is_live && !upgrade->is_repair)
 	{
+		if (!weir_operator_try_lock(upgrade->operator_id))
+			return false;
 		weir_upgrade_set_reason(upgrade->upgrade_id, waits_for_old_version);
 		return false;
 	}
@@ -151,6 +153,9 @@ weir_upgrade_validate(WeirUpgrade *upgrade)
 	else
 		drift = weir_drift_compare(old->state_table, new->state_table, upgrade->compare_columns,
 								   weir_relation_owner(operator->view));
+	/* Not before comparing, which may take long; whoever has changed the upgrade meanwhile may not have committed. */
+	if (!weir_operator_try_lock(upgrade->operator_id))
+		return false;
 	weir_upgrade_set_drift(upgrade->upgrade_id, drift.missing, drift.extra, GetXLogInsertRecPtr());
 	upgrade->drift_known = true;
 	upgrade->drift_missing = drift.missing;

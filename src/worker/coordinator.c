@@ -29,6 +29,8 @@
 #define BUSY_WAIT_MS 200
 #define IDLE_WAIT_MS 2000
 #define READERS_LEAVE_MS 10000
+/* Whoever holds a lock for longer delays what needs it, not everything else. */
+#define LONGEST_LOCK_WAIT "2s"
 
 static bool
 extension_is_installed(void)
@@ -117,6 +119,7 @@ weir_coordinator_main(Datum arg)
 
 	weir_worker_arguments(&database, &unused);
 	weir_worker_start(database, "pg_weir coordinator");
+	weir_worker_limit_lock_waits(LONGEST_LOCK_WAIT);
 	if (!extension_is_installed())
 		leave();
 	weir_coordinator_attach(MyDatabaseId, MyLatch);

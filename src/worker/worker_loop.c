@@ -79,7 +79,6 @@ static const struct
 	/* time: workers bound their own */
 	{"statement_timeout", "0"},
 	{"transaction_timeout", "0"},
-	{"lock_timeout", "0"},
 	{"idle_in_transaction_session_timeout", "0"},
 	{"idle_session_timeout", "0"},
 	/* plans and places */
@@ -92,22 +91,32 @@ static const struct
 	{"temp_tablespaces", ""},
 };
 
-/*
- * Also before each transaction: a function called in an operator may have set
- * one for the session.  Comparing is much cheaper than setting.
- */
+static const char *lock_timeout = "0";
+
+/* Comparing is much cheaper than setting. */
+static void
+pin(const char *name, const char *value)
+{
+	const char *present = GetConfigOption(name, true, false);
+
+	/* NULL: this server has no such setting. */
+	if (present != NULL && strcmp(present, value) != 0)
+		SetConfigOption(name, value, PGC_SUSET, PGC_S_SESSION);
+}
+
+/* Also before each transaction: a function called in an operator may have set one for the session. */
 static void
 pin_settings(void)
 {
 	for (int i = 0; i < lengthof(pinned_settings); i++)
-	{
-		const char *present = GetConfigOption(pinned_settings[i].name, true, false);
+		pin(pinned_settings[i].name, pinned_settings[i].value);
+	pin("lock_timeout", lock_timeout);
+}
 
-		/* NULL: this server has no such setting. */
-		if (present != NULL && strcmp(present, pinned_settings[i].value) != 0)
-			SetConfigOption(pinned_settings[i].name, pinned_settings[i].value,
-							PGC_SUSET, PGC_S_SESSION);
-	}
+void
+weir_worker_limit_lock_waits(const char *timeout)
+{
+	lock_timeout = timeout;
 }
 
 static void

@@ -20,6 +20,9 @@ extern MemoryContext WeirWorkerContext;
  */
 extern void weir_worker_start(Oid database, const char *activity);
 
+/* From the next transaction on; in the spelling that the server shows. Without it locks are waited for without limit. */
+extern void weir_worker_limit_lock_waits(const char *timeout);
+
 /* Ends the process when asked to; reloads settings after SIGHUP. */
 extern void weir_worker_check_interrupts(void);
 
