@@ -44,7 +44,8 @@ CREATE TABLE weir_internal.operator (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     created_by name NOT NULL
 );
-CREATE UNIQUE INDEX operator_view_oid_key ON weir_internal.operator (view_oid) WHERE NOT dropped;
+-- 0 until the view is made, at which creators of different operators must not meet.
+CREATE UNIQUE INDEX operator_view_oid_key ON weir_internal.operator (view_oid) WHERE NOT dropped AND view_oid <> 0;
 
 CREATE TABLE weir_internal.version (
     operator_id bigint NOT NULL,
@@ -71,7 +72,8 @@ CREATE TABLE weir_internal.version (
 CREATE TABLE weir_internal.serving (
     operator_id bigint PRIMARY KEY,
     version int NOT NULL,
-    view_versions int[] NOT NULL        -- the branches that the operator's view has
+    shown_version int NOT NULL DEFAULT 0,   -- the same once the first version is built; before that the view is empty
+    view_versions int[] NOT NULL        -- the branches that the operator's view has; 0: none that shows before it is built
 ) WITH (fillfactor = 50);
 
 CREATE TABLE weir_internal.upgrade (

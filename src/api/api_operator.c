@@ -185,7 +185,7 @@ create_operator(CreateArguments *arguments)
 	version = weir_version_create(&request);
 	weir_serving_insert(request.operator_id, 1);
 	weir_catalog_as_caller(&scope);
-	view = weir_serving_view_create(arguments->name, arguments->definition, version->state_table);
+	view = weir_serving_view_create(arguments->name, arguments->definition, version);
 	weir_catalog_as_owner(&scope);
 	weir_operator_set_view(request.operator_id, view);
 	operator = weir_operator_by_id(request.operator_id);

@@ -158,13 +158,20 @@ void
 weir_serving_insert(int64 operator_id, int version)
 {
 	weir_query(NULL, "INSERT INTO weir_internal.serving (operator_id, version, view_versions) "
-			   "VALUES ($1, $2, ARRAY[$2])", "li", operator_id, version);
+			   "VALUES ($1, $2, ARRAY[0, $2])", "li", operator_id, version);
+}
+
+void
+weir_serving_show(int64 operator_id, int version)
+{
+	weir_query(NULL, "UPDATE weir_internal.serving SET shown_version = version "
+			   "WHERE operator_id = $1 AND version = $2 AND shown_version = 0", "li", operator_id, version);
 }
 
 void
 weir_serving_set(int64 operator_id, int version)
 {
-	weir_query(NULL, "UPDATE weir_internal.serving SET version = $2 WHERE operator_id = $1",
+	weir_query(NULL, "UPDATE weir_internal.serving SET version = $2, shown_version = $2 WHERE operator_id = $1",
 			   "li", operator_id, version);
 }
 

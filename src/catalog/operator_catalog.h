@@ -42,6 +42,7 @@ extern void weir_operator_set_dropped(int64 operator_id);
 extern void weir_operator_set_options(int64 operator_id, const char *options);
 
 extern void weir_serving_insert(int64 operator_id, int version);
+extern void weir_serving_show(int64 operator_id, int version);	/* it is built: the view shows it from now on, if it serves */
 extern void weir_serving_set(int64 operator_id, int version);
 extern void weir_serving_set_view_versions(int64 operator_id, int first, int second);	/* second 0: one branch */
 extern bool weir_serving_view_has(int64 operator_id, int version);	/* the view has that branch */

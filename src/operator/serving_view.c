@@ -48,8 +48,16 @@ qualified_name(Oid relation)
 									  get_rel_name(relation));
 }
 
+static void
+append_pointer(StringInfo sql, int64 operator_id, int version)
+{
+	appendStringInfo(sql,
+					 " WHERE (SELECT s.shown_version FROM weir_internal.serving s WHERE s.operator_id = "
+					 INT64_FORMAT ") = %d", operator_id, version);
+}
+
 Oid
-weir_serving_view_create(RangeVar *name, const WeirDefinition *definition, Oid state_table)
+weir_serving_view_create(RangeVar *name, const WeirDefinition *definition, const WeirVersion *version)
 {
 	StringInfoData sql;
 	Oid			namespace = RangeVarGetCreationNamespace(name);
@@ -61,7 +69,8 @@ weir_serving_view_create(RangeVar *name, const WeirDefinition *definition, Oid s
 	for (int i = 0; i < definition->noutputs; i++)
 		appendStringInfo(&sql, "%s%s", i == 0 ? "" : ", ",
 						 quote_identifier(definition->outputs[i].column.name));
-	appendStringInfo(&sql, " FROM %s", qualified_name(state_table));
+	appendStringInfo(&sql, " FROM %s", qualified_name(version->state_table));
+	append_pointer(&sql, version->operator_id, version->version);
 	weir_run_utility(sql.data);
 	view = get_relname_relid(name->relname, namespace);
 	weir_serving_view_comment(view, definition, NULL);
@@ -178,14 +187,6 @@ append_branch(StringInfo sql, List *columns, const WeirVersion *version)
 		append_view_column(sql, lfirst(lc), version->state_table);
 	}
 	appendStringInfo(sql, " FROM %s", qualified_name(version->state_table));
-}
-
-static void
-append_pointer(StringInfo sql, int64 operator_id, int version)
-{
-	appendStringInfo(sql,
-					 " WHERE (SELECT s.shown_version FROM weir_internal.serving s WHERE s.operator_id = "
-					 INT64_FORMAT ") = %d", operator_id, version);
 }
 
 void

@@ -10,8 +10,9 @@
 #include "nodes/primnodes.h"
 #include "operator/definition.h"
 
-/* As the current user: CREATE VIEW over one version. Returns its OID. */
-extern Oid	weir_serving_view_create(RangeVar *name, const WeirDefinition *definition, Oid state_table);
+/* As the current user: CREATE VIEW over one version, empty until that is built. Returns its OID. */
+extern Oid	weir_serving_view_create(RangeVar *name, const WeirDefinition *definition,
+									 const WeirVersion *version);
 
 /*
  * CREATE OR REPLACE VIEW with one branch (second NULL) or two. With two, the

@@ -29,6 +29,7 @@
 
 #include "catalog/catalog_query.h"
 #include "catalog/ledger_catalog.h"
+#include "catalog/operator_catalog.h"
 #include "upgrade/reuse.h"
 #include "weir_errors.h"
 #include "weir_guc.h"
@@ -173,7 +174,7 @@ read_old_version(WeirReader *reader, BuildPlan *plan, XLogRecPtr *lsn)
 				 errmsg("version %d of operator \"%s\", whose state is to be reused, is not running",
 						plan->version->build_from, plan->loaded->operator_name),
 				 errdetail("Its status is \"%s\".", weir_run_status_name(run.status)),
-				 errhint("SELECT * FROM weir.rollback_upgrade('%s');", plan->loaded->operator_name)));
+				 errhint("SELECT * FROM weir.rollback_upgrade(%s);", plan->loaded->operator_reference)));
 	if (SPI_execute_with_args("SELECT processed_lsn FROM weir_internal.reader WHERE reader_id = $1",
 							  1, &type, &value, NULL, true, 0) != SPI_OK_SELECT || SPI_processed != 1)
 		elog(ERROR, "reader " INT64_FORMAT " is not in the catalog", plan->main_reader_id);
@@ -222,6 +223,7 @@ finish(WeirReader *reader, BuildPlan *plan, WeirStateBuild *build, XLogRecPtr ls
 			 weir_state_build_rows_written(build), weir_state_build_rows_total(build));
 	weir_state_build_finish(build);
 	weir_version_run_built(plan->member.operator_id, plan->member.version, lsn);
+	weir_serving_show(plan->member.operator_id, plan->member.version);
 	weir_reader_start_at(reader->reader_id, lsn);
 	WEIR_CRASH_POINT("build-before-commit");
 	weir_worker_commit();

@@ -207,11 +207,11 @@ weir_reconcile_resumed(void)
 	return resumed != NIL;
 }
 
-/* No snapshot in this database is older than the transaction that retired the version. */
-#define NO_OLDER_SNAPSHOT \
+/* No snapshot in this database is older than the transaction. */
+#define NO_SNAPSHOT_BEFORE(xid) \
 	"NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.datid = (SELECT d.oid FROM pg_catalog.pg_database d " \
 	"WHERE d.datname = pg_catalog.current_database()) AND a.pid <> pg_catalog.pg_backend_pid() " \
-	"AND pg_catalog.age(a.backend_xmin) >= pg_catalog.age(v.retired_xid::xid))"
+	"AND pg_catalog.age(a.backend_xmin) >= pg_catalog.age(" xid "))"
 
 static bool
 simplify_view(void *argument)
@@ -235,7 +235,11 @@ simplify_view(void *argument)
 	return replaced;
 }
 
-/* Views that still have the branch of a version that no snapshot can need. */
+/*
+ * Views that still have the branch of a version that no snapshot can need, or
+ * the filter of one that was not built. (The serving row's last change is not
+ * before the one that showed the version.)
+ */
 static bool
 simplify_views(void)
 {
@@ -246,8 +250,9 @@ simplify_views(void)
 	candidates = keys_from_result(weir_query(NULL,
 											 "SELECT s.operator_id, s.version, 0::bigint FROM weir_internal.serving s "
 											 "JOIN weir_internal.operator o USING (operator_id) WHERE NOT o.dropped AND cardinality(s.view_versions) > 1 "
-											 "AND EXISTS (SELECT FROM weir_internal.version v WHERE v.operator_id = s.operator_id "
-											 "AND v.version = ANY (s.view_versions) AND v.retired AND " NO_OLDER_SNAPSHOT ")", ""),
+											 "AND (EXISTS (SELECT FROM weir_internal.version v WHERE v.operator_id = s.operator_id "
+											 "AND v.version = ANY (s.view_versions) AND v.retired AND " NO_SNAPSHOT_BEFORE("v.retired_xid::xid") ") "
+											 "OR 0 = ANY (s.view_versions) AND s.shown_version > 0 AND " NO_SNAPSHOT_BEFORE("s.xmin") ")", ""),
 								  context);
 	weir_worker_commit();
 	MemoryContextSwitchTo(context);
