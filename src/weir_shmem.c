@@ -24,6 +24,7 @@
 #include "storage/ipc.h"
 #include "storage/proc.h"
 #include "storage/shmem.h"
+#include "utils/timestamp.h"
 
 #include "weir_compat.h"
 
@@ -86,6 +87,8 @@ startup_shmem(void)
 		memset(weir_shared, 0, sizeof(WeirShared));
 		init_atomics();
 		weir_shared->lock = &(GetNamedLWLockTranche(TRANCHE_NAME))->lock;
+		/* Catalogs keep the ids of waiting calls: none may come again after a restart. */
+		weir_shared->last_request_id = (uint64) GetCurrentTimestamp();
 	}
 	LWLockRelease(AddinShmemInitLock);
 }

@@ -30,6 +30,7 @@
 #include "operator/serving_view.h"
 #include "operator/state_table.h"
 #include "operator/version_create.h"
+#include "weir_shmem.h"
 
 /*
  * Also when another open transaction is about to take the name: waiting for it,
@@ -170,6 +171,10 @@ weir_version_try_drop(int64 operator_id, int version)
 	for (int i = 0; i < row->nextremes; i++)
 		if (!try_lock(row->extreme_tables[i]))
 			return false;
+	/* Whoever waits for a throwaway that is removed before it was compared waits in vain. */
+	if (row->is_verification)
+		weir_request_fail(weir_version_request(operator_id, version),
+						  ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "it was dropped meanwhile", "");
 	drop_relation(row->definition_view, "VIEW");
 	drop_relation(row->state_table, "TABLE");
 	for (int i = 0; i < row->nextremes; i++)
