@@ -33,6 +33,7 @@
 #include "operator/version_create.h"
 #include "upgrade/reuse.h"
 #include "upgrade/upgrade_steps.h"
+#include "weir_compat.h"
 
 PG_FUNCTION_INFO_V1(weir_start_upgrade);
 PG_FUNCTION_INFO_V1(weir_rollback_upgrade);
@@ -358,6 +359,24 @@ take_arguments(FunctionCallInfo fcinfo)
 	return arguments;
 }
 
+/*
+ * Members of weir_admin may steer every operator, but what a definition calls
+ * runs with the rights of the operator's owner: who chooses it could do all
+ * that the owner can.
+ */
+static void
+refuse_code_of_others(const WeirOperator *operator, Oid caller)
+{
+	if (weir_compat_relation_is_owned(operator->view, caller))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("must be owner of operator \"%s\" to give it another definition", operator->view_name),
+			 errdetail("The definition would run with its owner's rights."),
+			 errhint("Let role %s start the upgrade.",
+					 quote_identifier(GetUserNameFromId(weir_relation_owner(operator->view), false)))));
+}
+
 Datum
 weir_start_upgrade(PG_FUNCTION_ARGS)
 {
@@ -373,6 +392,7 @@ weir_start_upgrade(PG_FUNCTION_ARGS)
 	weir_require_ready();
 	check_arguments(&arguments, !PG_ARGISNULL(2));
 	operator = weir_operator_begin_control(&scope, fcinfo, OPTIONAL_MIGRATION);
+	refuse_code_of_others(operator, scope.caller);
 	weir_operator_refuse_if_upgrading(operator);
 	run = weir_version_run_get(operator->operator_id, operator->serving_version);
 	check_serving_is_live(operator, &run, &arguments);
