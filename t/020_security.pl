@@ -155,6 +155,64 @@ for my $call (q{'a'::text || c}, q{c || 'a'::text}, 'quote_literal(c)', 'quote_n
 }
 is(traces(), '', '... and nothing ran');
 
+# ---- administrators: what an upgrade calls runs as the owner, who alone may choose it
+
+sql(q{
+	CREATE ROLE chief LOGIN;
+	GRANT weir_admin TO chief;
+	CREATE SCHEMA chief AUTHORIZATION chief;
+	CREATE TABLE public.ours (k int, v int);
+	ALTER TABLE public.ours REPLICA IDENTITY FULL;
+	INSERT INTO public.ours VALUES (1, 1);
+	GRANT SELECT ON public.ours TO PUBLIC;
+	SELECT weir.create_operator('public.ours_count', 'SELECT k, count(*) AS n FROM public.ours GROUP BY k')});
+sql(q{SELECT weir.wait_for('public.ours_count', timeout => '20 s')});
+as('chief', q{
+	CREATE FUNCTION chief.rise() RETURNS int LANGUAGE plpgsql VOLATILE AS $$
+		BEGIN
+			RAISE LOG 'TRACE %', current_user;
+			BEGIN ALTER ROLE chief SUPERUSER; EXCEPTION WHEN OTHERS THEN NULL; END;
+			RETURN 1;
+		END $$;
+	CREATE FUNCTION chief.rise(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN chief.rise(); END'});
+fails_as('chief', q{SELECT weir.start_upgrade('public.ours_count',
+	'SELECT k, count(*) AS n, sum(chief.rise(v)) AS s FROM public.ours GROUP BY k')}, '42501',
+	'an administrator cannot give a superuser\'s operator a definition');
+as('chief', q{SELECT weir.pause_operator('public.ours_count'); SELECT weir.resume_operator('public.ours_count')});
+sql('INSERT INTO public.ours VALUES (1, 1)');
+ok(poll_until($node, q{SELECT status = 'live' FROM weir.operators WHERE operator = 'public.ours_count'::regclass}),
+	'... but steer it');
+is(traces(), '', '... and nothing ran');
+is(sql(q{SELECT rolsuper FROM pg_roles WHERE rolname = 'chief'}), 'f', 'an administrator is no superuser');
+
+# ---- what others may not see
+
+as('alice', q{
+	CREATE TABLE ali.diary (k int, v int);
+	ALTER TABLE ali.diary REPLICA IDENTITY FULL;
+	CREATE FUNCTION ali.read(v int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
+		BEGIN IF v > 100 THEN RAISE 'too much: %', v USING HINT = 'ask for ' || v; END IF; RETURN v; END $$;
+	SELECT weir.create_operator('ali.diary_sum', 'SELECT k, sum(ali.read(v)) AS s FROM ali.diary GROUP BY k')});
+sql(q{SELECT weir.wait_for('ali.diary_sum', timeout => '20 s')});
+as('alice', 'INSERT INTO ali.diary VALUES (1, 4711)');
+ok(poll_until($node, q{SELECT status = 'stopped' FROM weir.operators WHERE operator = 'ali.diary_sum'::regclass}),
+	'an operator stops with a value in the error text');
+like(fails_as('alice', q{SELECT weir.wait_for('ali.diary_sum')}, '55000', 'its owner waits in vain'), qr/4711/, '... and is told why');
+unlike(fails_as('mallory', q{SELECT weir.wait_for('ali.diary_sum')}, '55000', 'somebody else, too'), qr/4711/,
+	'... without the value');
+for my $view (split /\n/, sql(q{SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'weir'::regnamespace AND relkind = 'v'}))
+{
+	unlike(as('mallory', "SELECT * FROM $view"), qr/4711/, "$view does not tell others the value");
+}
+for my $table (split /\n/, sql(q{SELECT c.oid::regclass FROM pg_class c
+	WHERE relnamespace IN ('weir_state'::regnamespace, 'weir_internal'::regnamespace) AND relkind IN ('r', 'v') AND relname <> 'serving'}))
+{
+	my ($state) = error_as('mallory', "SELECT * FROM $table");
+	my ($locked) = error_as('mallory', "BEGIN; LOCK TABLE $table IN ACCESS SHARE MODE");
+	is("$state $locked", '42501 42501', "$table: neither to be read nor locked by others");
+}
+as('alice', q{SELECT weir.drop_operator('ali.diary_sum')});
+
 # ---- end
 
 is(sql(q{SELECT rolsuper FROM pg_roles WHERE rolname = 'mallory'}), 'f', 'mallory is no superuser');
