@@ -16,6 +16,7 @@
 #include "lib/stringinfo.h"
 #include "rewrite/rewriteHandler.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -27,6 +28,15 @@
 #include "operator/owner_scope.h"
 #include "weir_compat.h"
 #include "weir_errors.h"
+
+/* Counts what the caches heard of changed functions; a change may be of any function. */
+static uint64 function_changes = 0;
+
+static void
+note_function_change(Datum arg, int cacheid, uint32 hashvalue)
+{
+	function_changes++;
+}
 
 char *
 weir_functions_fingerprint(List *functions)
@@ -120,21 +130,40 @@ check_unchanged(const WeirVersion *row, const WeirDefinition *definition, const 
 	if (row->nextremes != definition->nextremes)
 		elog(ERROR, "operator " INT64_FORMAT " version %d has %d extreme tables, definition needs %d",
 			 row->operator_id, row->version, row->nextremes, definition->nextremes);
-	if (strcmp(row->fingerprint, weir_functions_fingerprint(definition->functions)) != 0)
-		ereport(ERROR,
-				(errcode(WEIR_ERRCODE_STALE),
-				 errmsg("a function called by operator \"%s\" version %d has a changed body",
-						operator->view_name, row->version),
-				 errdetail("The state was computed with the function's former body (fingerprint %s).",
-						   row->fingerprint),
-				 errhint("SELECT * FROM weir.rebuild_operator(%s);", operator->reference)));
+}
+
+static void
+check_functions(const WeirLoadedVersion *version)
+{
+	if (strcmp(version->fingerprint, weir_functions_fingerprint(version->definition->functions)) == 0)
+		return;
+	ereport(ERROR,
+			(errcode(WEIR_ERRCODE_STALE),
+			 errmsg("a function called by operator \"%s\" version %d has a changed body",
+					version->operator_name, version->version),
+			 errdetail("The state was computed with the function's former body (fingerprint %s).",
+					   version->fingerprint),
+			 errhint("SELECT * FROM weir.rebuild_operator(%s);", version->operator_reference)));
+}
+
+void
+weir_version_check_functions(WeirLoadedVersion *version)
+{
+	uint64		seen = function_changes;
+
+	if (version->functions_seen == seen)
+		return;
+	check_functions(version);
+	version->functions_seen = seen;
 }
 
 WeirLoadedVersion *
 weir_version_load(MemoryContext parent, int64 operator_id, int version)
 {
-	MemoryContext context = AllocSetContextCreate(parent, "weir version", ALLOCSET_DEFAULT_SIZES);
+	static bool callback_registered = false;
 	MemoryContext old = CurrentMemoryContext;
+	/* The caller's until it is complete, so that it goes with the transaction when it cannot be. */
+	MemoryContext context = AllocSetContextCreate(old, "weir version", ALLOCSET_DEFAULT_SIZES);
 	WeirLoadedVersion *loaded = MemoryContextAllocZero(context, sizeof(WeirLoadedVersion));
 	WeirOperator *operator;
 	WeirVersion *row;
@@ -158,10 +187,17 @@ weir_version_load(MemoryContext parent, int64 operator_id, int version)
 				 errhint("It is removed with its state shortly.")));
 	loaded->definition = weir_version_definition(row);
 	check_unchanged(row, loaded->definition, operator);
+	if (!callback_registered)
+		CacheRegisterSyscacheCallback(PROCOID, note_function_change, (Datum) 0);
+	callback_registered = true;
+	loaded->fingerprint = row->fingerprint;
+	loaded->functions_seen = function_changes;
+	check_functions(loaded);
 	loaded->columns = weir_definition_followed_table(loaded->definition)->desc;
 	loaded->state = weir_state_open(loaded->definition, row->state_table, row->extreme_tables,
 									loaded->owner);
 	MemoryContextSwitchTo(old);
+	MemoryContextSetParent(context, parent);
 	return loaded;
 }
 

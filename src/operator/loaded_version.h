@@ -19,6 +19,8 @@ typedef struct WeirLoadedVersion
 	char	   *operator_reference; /* for hints */
 	Oid			owner;
 	WeirDefinition *definition;
+	char	   *fingerprint;	/* of the functions that its state was computed with */
+	uint64		functions_seen; /* changes of functions, when they were last found to be those */
 	TupleDesc	columns;		/* the columns it needs, as they were named at load */
 	WeirState  *state;
 	WeirVersionStat current;	/* of the transaction under way */
@@ -34,6 +36,11 @@ typedef struct WeirLoadedVersion
 extern WeirLoadedVersion *weir_version_load(MemoryContext parent, int64 operator_id, int version);
 /* False when a column was renamed since: texts and names no longer fit those of a fresh load. */
 extern bool weir_version_is_current(const WeirLoadedVersion *version);
+/*
+ * WE004 when the body of a function has changed since load. Called after the
+ * functions: then it is about the bodies that were used.
+ */
+extern void weir_version_check_functions(WeirLoadedVersion *version);
 extern void weir_version_unload(WeirLoadedVersion *version);
 
 /* Analysed definition of a version, in CurrentMemoryContext. */

@@ -62,6 +62,8 @@ apply_version(WeirReader *reader, WeirLoadedVersion *version)
 
 	INSTR_TIME_SET_CURRENT(start);
 	weir_state_apply(version->state, reader->batch, &counts);
+	if (counts.rows > 0)
+		weir_version_check_functions(version);
 	INSTR_TIME_SET_CURRENT(end);
 	INSTR_TIME_SUBTRACT(end, start);
 	version->current = (WeirVersionStat)
