@@ -20,6 +20,7 @@ typedef struct WeirSetMember
 	bool		is_verification;
 	bool		is_candidate;	/* target of an upgrade that has not ended */
 	bool		is_outgoing;	/* origin of an upgrade that has shifted: not served any more */
+	bool		is_serving;		/* users see its rows */
 	int			partner;		/* the other version of its upgrade; 0 none */
 	bool		pause_wanted;
 	Oid			owner;			/* of the view now: its rights apply */
@@ -46,6 +47,7 @@ typedef struct WeirReader
 	TimestampTz floor_checked;
 	TimestampTz stats_written;
 	TimestampTz idle_advanced;
+	int			passing_errors;	/* of the batch under way, in a row: it is tried again */
 	struct
 	{
 		XLogRecPtr	own_commit;		/* where our commit record ends */

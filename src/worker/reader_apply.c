@@ -34,6 +34,9 @@
 /* The position moves over WAL without commits this often, and only for this much WAL. */
 #define IDLE_ADVANCE_MS 5000
 #define IDLE_ADVANCE_BYTES (64 * 1024)
+/* How often a batch is tried again in this process, and what one more try adds to the pause before it. */
+#define MAX_PASSING_ERRORS 8
+#define PAUSE_MS 250
 
 typedef enum ApplyOutcome
 {
@@ -78,6 +81,27 @@ apply_version(WeirReader *reader, WeirLoadedVersion *version)
 	};
 }
 
+/*
+ * Errors that may pass (locks, shortages) are tried again, but not for ever at
+ * the others' cost: any function can raise any of them. A version that does
+ * not serve has one more try in the main reader. Shortages of the server are
+ * nobody's own, except that whoever does not serve gives way first.
+ */
+static bool
+is_its_own_error(const WeirReader *reader, const WeirSetMember *member, int sqlerrcode)
+{
+	int			category = ERRCODE_TO_CATEGORY(sqlerrcode);
+
+	if (weir_error_is_permanent(sqlerrcode))
+		return true;
+	if (sqlerrcode == WEIR_ERRCODE_FENCED)
+		return false;
+	if (!member->is_serving && reader->kind == WEIR_READER_MAIN)
+		return true;
+	return reader->passing_errors >= MAX_PASSING_ERRORS &&
+		category != ERRCODE_INSUFFICIENT_RESOURCES && category != ERRCODE_SYSTEM_ERROR;
+}
+
 /* As apply_version, in a subtransaction; a failure stops the version at the position before this batch. */
 static void
 apply_version_isolated(WeirReader *reader, const WeirSetMember *member, WeirLoadedVersion *version)
@@ -104,7 +128,7 @@ apply_version_isolated(WeirReader *reader, const WeirSetMember *member, WeirLoad
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(old);
 		CurrentResourceOwner = owner;
-		if (!weir_error_is_permanent(error->sqlerrcode))
+		if (!is_its_own_error(reader, member, error->sqlerrcode))
 			ReThrowError(error);
 		weir_state_aborted(version->state);
 		stop.cause = error->sqlerrcode == WEIR_ERRCODE_STALE ? "stale" : "error";
@@ -244,7 +268,7 @@ states_ended(WeirReader *reader, bool committed)
 	}
 }
 
-/* False: an error that another try, version by version, may isolate. */
+/* False: an error that another try, version by version, may isolate or outlive. */
 static bool
 try_apply(WeirReader *reader, bool isolated, ApplyOutcome *outcome)
 {
@@ -271,8 +295,12 @@ try_apply(WeirReader *reader, bool isolated, ApplyOutcome *outcome)
 
 		MemoryContextSwitchTo(old);
 		error = CopyErrorData();
-		if (isolated || !weir_error_is_permanent(error->sqlerrcode))
+		if (error->sqlerrcode == WEIR_ERRCODE_FENCED ||
+			(isolated && (weir_error_is_permanent(error->sqlerrcode) ||
+						  reader->passing_errors++ >= MAX_PASSING_ERRORS)))
 			PG_RE_THROW();
+		if (isolated)
+			EmitErrorReport();
 		FlushErrorState();
 		AbortCurrentTransaction();
 		failed = true;
@@ -285,6 +313,17 @@ try_apply(WeirReader *reader, bool isolated, ApplyOutcome *outcome)
 	return !failed;
 }
 
+/* Commits set the latch. */
+static void
+rest(long ms)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+	long		left;
+
+	while ((left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until)) > 0)
+		weir_worker_wait(left);
+}
+
 void
 weir_reader_apply(WeirReader *reader)
 {
@@ -295,8 +334,13 @@ weir_reader_apply(WeirReader *reader)
 	if (!try_apply(reader, false, &outcome))
 	{
 		states_ended(reader, false);
-		(void) try_apply(reader, true, &outcome);
+		while (!try_apply(reader, true, &outcome))
+		{
+			states_ended(reader, false);
+			rest(reader->passing_errors * PAUSE_MS);
+		}
 	}
+	reader->passing_errors = 0;
 	if (outcome == SET_CHANGED)
 	{
 		states_ended(reader, false);
