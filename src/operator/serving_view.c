@@ -189,6 +189,18 @@ append_branch(StringInfo sql, List *columns, const WeirVersion *version)
 	appendStringInfo(sql, " FROM %s", qualified_name(version->state_table));
 }
 
+/* " WITH (...)" as its owner has set them (security_barrier...): replacing a view without them resets them. */
+static const char *
+view_options(Oid view)
+{
+	char	   *options;
+
+	weir_query(NULL, "SELECT string_agg(o, ', ') FROM pg_class, unnest(reloptions) AS o "
+			   "WHERE oid = $1 AND o NOT LIKE 'check_option=%'", "o", view);
+	options = weir_result_text(0, 1);
+	return options == NULL ? "" : psprintf(" WITH (%s)", options);
+}
+
 void
 weir_serving_view_replace(const WeirOperator *operator, const WeirVersion *first,
 						  const WeirVersion *second)
@@ -198,7 +210,8 @@ weir_serving_view_replace(const WeirOperator *operator, const WeirVersion *first
 									   second ? second->state_table : InvalidOid);
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "CREATE OR REPLACE VIEW %s AS ", qualified_name(operator->view));
+	appendStringInfo(&sql, "CREATE OR REPLACE VIEW %s%s AS ", qualified_name(operator->view),
+					 view_options(operator->view));
 	append_branch(&sql, columns, first);
 	if (second != NULL)
 	{
