@@ -213,6 +213,28 @@ for my $table (split /\n/, sql(q{SELECT c.oid::regclass FROM pg_class c
 }
 as('alice', q{SELECT weir.drop_operator('ali.diary_sum')});
 
+# ---- a database in which others may create in the schema that extensions go to
+
+sql('CREATE DATABASE hostile');
+$node->safe_psql('hostile', 'GRANT CREATE ON SCHEMA public TO mallory; GRANT CREATE ON DATABASE hostile TO mallory');
+$node->safe_psql('hostile', q{
+	CREATE FUNCTION public.format(text, text, int) RETURNS text LANGUAGE sql AS 'SELECT $1';
+	CREATE FUNCTION public.format(text, regclass) RETURNS text LANGUAGE sql AS 'SELECT $1';
+	CREATE FUNCTION public.round(numeric, bigint) RETURNS numeric LANGUAGE sql AS 'SELECT $1'}
+  , extra_params => [ '-U', 'mallory' ]);
+$node->safe_psql('hostile', 'CREATE EXTENSION pg_weir');
+is($node->safe_psql('hostile', q{
+	SELECT DISTINCT f.oid::regprocedure FROM pg_rewrite r
+	JOIN pg_class v ON v.oid = r.ev_class AND v.relnamespace = 'weir'::regnamespace
+	JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+	LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
+	JOIN pg_proc f ON d.refclassid = 'pg_proc'::regclass AND f.oid = d.refobjid OR f.oid = o.oprcode
+	WHERE f.proowner <> 10}), '', 'no view of pg_weir calls a function of somebody else');
+$node->safe_psql('hostile', 'DROP EXTENSION pg_weir; CREATE SCHEMA weir AUTHORIZATION mallory');
+like((sqlstate_of($node, 'CREATE EXTENSION pg_weir', 'hostile'))[1], qr/42P06.*schema "weir" already exists/s,
+	'a schema that somebody has prepared is not taken over');
+ok(wait_gone($node, 'hostile'), '... and nothing is left');
+
 # ---- end
 
 is(sql(q{SELECT rolsuper FROM pg_roles WHERE rolname = 'mallory'}), 'f', 'mallory is no superuser');
