@@ -98,6 +98,14 @@ weir_version_covers_source(int64 operator_id, int version)
 	return weir_result_bool(0, 1);
 }
 
+bool
+weir_version_try_lock(int64 operator_id, int version)
+{
+	return weir_query(NULL,
+					  "SELECT 1 FROM weir_internal.version WHERE operator_id = $1 AND version = $2 "
+					  "FOR UPDATE SKIP LOCKED", "li", operator_id, version) > 0;
+}
+
 void
 weir_version_removed(int64 operator_id, int version)
 {

@@ -36,6 +36,8 @@ extern WeirVersion *weir_version_get(int64 operator_id, int version);	/* NULL: n
 extern bool weir_version_covers_source(int64 operator_id, int version);
 /* It will not be applied any more; its state goes when no older snapshot is left. */
 extern void weir_version_retire(int64 operator_id, int version);
+/* Before its relations are dropped; false instead of waiting for a control call's open transaction. */
+extern bool weir_version_try_lock(int64 operator_id, int version);
 /* Its relations are dropped: the row stays for inspection, but for a throwaway. */
 extern void weir_version_removed(int64 operator_id, int version);
 

@@ -9,9 +9,11 @@
  */
 #include "postgres.h"
 
+#include "access/relation.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_rewrite.h"
 #include "commands/tablecmds.h"
 #include "commands/view.h"
 #include "common/hashfn.h"
@@ -20,9 +22,11 @@
 #include "mb/pg_wchar.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "rewrite/prs2lock.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/ruleutils.h"
 
 #include "catalog/catalog_query.h"
@@ -161,12 +165,42 @@ try_lock(Oid relation)
 	return get_rel_name(relation) == NULL || weir_serving_view_try_lock(relation);
 }
 
+/*
+ * A view goes with its rule. DROP TABLE ... CASCADE of the source locks the
+ * rule first and then the view, so waiting for the one while holding the other
+ * would end in a deadlock, and the user's statement might be the victim.
+ */
+static bool
+try_lock_with_rule(Oid view)
+{
+	Relation	rel;
+	bool		locked = true;
+
+	if (!try_lock(view))
+		return false;
+	rel = try_relation_open(view, NoLock);
+	if (rel == NULL)
+		return true;
+	for (int i = 0; rel->rd_rules != NULL && i < rel->rd_rules->numLocks; i++)
+	{
+		LOCKTAG		tag;
+
+		SET_LOCKTAG_OBJECT(tag, MyDatabaseId, RewriteRelationId, rel->rd_rules->rules[i]->ruleId, 0);
+		locked &= LockAcquire(&tag, AccessExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+	}
+	relation_close(rel, NoLock);
+	return locked;
+}
+
 bool
 weir_version_try_drop(int64 operator_id, int version)
 {
 	WeirVersion *row = weir_version_get(operator_id, version);
 
-	if (!try_lock(row->definition_view) || !try_lock(row->state_table))
+	/* Nothing below waits: whoever holds one of these may be about to take another. */
+	if (!weir_version_try_lock(operator_id, version))
+		return false;
+	if (!try_lock_with_rule(row->definition_view) || !try_lock(row->state_table))
 		return false;
 	for (int i = 0; i < row->nextremes; i++)
 		if (!try_lock(row->extreme_tables[i]))
