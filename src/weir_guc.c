@@ -10,7 +10,7 @@
 
 #include "utils/guc.h"
 
-int			weir_guc_max_batch_rows = 100000;
+int			weir_guc_max_batch_rows = 1000000;
 int			weir_guc_batch_memory_kb = 64 * 1024;
 int			weir_guc_max_batch_ms = 1000;
 int			weir_guc_key_cache_kb = 64 * 1024;
@@ -38,13 +38,13 @@ typedef struct IntegerSetting
 static const IntegerSetting integer_settings[] = {
 	{"weir.max_batch_rows", &weir_guc_max_batch_rows, 1, INT_MAX / 2, 0,
 		"Changes after which a reader closes a batch at the next commit.",
-	"A transaction is never split, so a batch may be larger."},
+	"Under a backlog a reader goes up to this as far as weir.max_batch_time allows. A transaction is never split, so a batch may be larger."},
 	{"weir.batch_memory", &weir_guc_batch_memory_kb, 64, MAX_KILOBYTES, GUC_UNIT_KB,
 		"Memory for one table's changes in a batch; more goes to temporary files.",
 	NULL},
 	{"weir.max_batch_time", &weir_guc_max_batch_ms, 1, 60000, GUC_UNIT_MS,
 		"Time after which a reader closes a batch at the next commit.",
-	NULL},
+	"It also chooses the size of batches so that reading and applying one takes this long."},
 	{"weir.key_cache", &weir_guc_key_cache_kb, 0, MAX_KILOBYTES, GUC_UNIT_KB,
 		"Memory of one version for the keys it has used lately.",
 	NULL},

@@ -15,6 +15,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
+#include "portability/instr_time.h"
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -27,6 +28,10 @@
 #include "weir_guc.h"
 #include "worker/reader.h"
 #include "worker/worker_loop.h"
+
+/* Rows of the first full batch, and the least there are under a backlog. */
+#define FIRST_BATCH_ROWS 10000
+#define LEAST_BATCH_ROWS 1000
 
 static void
 check_identity(const WeirReaderRow *row)
@@ -59,6 +64,7 @@ start_reader(int64 reader_id)
 	reader->reader_id = reader_id;
 	reader->kind = row->kind;
 	reader->stream_id = row->stream_id;
+	reader->batch_rows = FIRST_BATCH_ROWS;
 	reader->epoch = row->epoch;
 	reader->processed_lsn = row->status == WEIR_READER_RUNNING ? row->processed_lsn : InvalidXLogRecPtr;
 	if (row->slot_name != NULL)
@@ -105,7 +111,7 @@ create_main_slot(WeirReader *reader)
 static bool
 set_limits(WeirReader *reader, WeirReadLimits *limits)
 {
-	limits->max_rows = weir_guc_max_batch_rows;
+	limits->max_rows = Min(weir_guc_max_batch_rows, reader->batch_rows);
 	limits->max_ms = weir_guc_max_batch_ms;
 	limits->stop_lsn = InvalidXLogRecPtr;
 	if (reader->kind == WEIR_READER_CATCH_UP)
@@ -119,6 +125,25 @@ set_limits(WeirReader *reader, WeirReadLimits *limits)
 			return false;
 	}
 	return true;
+}
+
+/*
+ * A large batch writes a key once for all its rows, but whoever waits for the
+ * end of a batch (a handover, a pause) waits for all of it.  So batches grow
+ * while there is a backlog, as long as reading and applying one stays within
+ * weir.max_batch_time.
+ */
+static void
+adapt_batch(WeirReader *reader, int64 nrows, const instr_time *start)
+{
+	instr_time	now;
+	double		fitting;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, *start);
+	fitting = nrows * weir_guc_max_batch_ms / Max(INSTR_TIME_GET_MILLISEC(now), 1.0);
+	reader->batch_rows = (int64) Max(Min(fitting, reader->batch_rows * 2.0), LEAST_BATCH_ROWS);
+	reader->batch_rows = Min(reader->batch_rows, weir_guc_max_batch_rows);
 }
 
 /*
@@ -146,21 +171,37 @@ wait_for_commits(WeirReader *reader, XLogRecPtr scanned)
 	pg_atomic_write_u32(&reader->shm->sleeping, 0);
 }
 
+static WeirReadOutcome
+read_and_apply(WeirReader *reader)
+{
+	WeirReadLimits limits;
+	WeirReadOutcome outcome;
+	instr_time	start;
+	int64		nrows;
+
+	INSTR_TIME_SET_CURRENT(start);
+	if (!set_limits(reader, &limits))
+		return WEIR_READ_END_OF_WAL;
+	outcome = weir_source_read(reader->source, reader->batch, &limits);
+	nrows = reader->batch->nrows;
+	if (reader->batch->ntransactions > 0)
+		weir_reader_apply(reader);
+	if (outcome == WEIR_READ_BATCH_FULL && nrows > 0)
+		adapt_batch(reader, nrows, &start);
+	return outcome;
+}
+
 /* One turn; false when the reader has nothing left to do for ever. */
 static bool
 turn(WeirReader *reader)
 {
-	WeirReadLimits limits;
-	WeirReadOutcome outcome = WEIR_READ_END_OF_WAL;
+	WeirReadOutcome outcome;
 	XLogRecPtr	scanned;
 
 	if (reader->kind == WEIR_READER_MAIN)
 		weir_reader_hold_if_asked(reader);
 	flush_for_others(reader);
-	if (set_limits(reader, &limits))
-		outcome = weir_source_read(reader->source, reader->batch, &limits);
-	if (reader->batch->ntransactions > 0)
-		weir_reader_apply(reader);
+	outcome = read_and_apply(reader);
 	if (reader->has_stopped)
 		return false;
 	scanned = weir_source_scanned_lsn(reader->source);

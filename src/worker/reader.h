@@ -34,6 +34,7 @@ typedef struct WeirReader
 	int			stream_id;
 	int64		epoch;
 	XLogRecPtr	processed_lsn;	/* committed in the reader's row */
+	int64		batch_rows;		/* rows after which a batch is closed; see adapt_batch */
 	char		slot_name[NAMEDATALEN];
 	WeirReaderShmem *shm;
 	WeirSource *source;
@@ -47,6 +48,8 @@ typedef struct WeirReader
 	TimestampTz floor_checked;
 	TimestampTz stats_written;
 	TimestampTz idle_advanced;
+	TimestampTz next_hold;		/* catch-up reader: not to ask the main reader to hold before */
+	int			holds_in_vain;	/* in a row */
 	int			passing_errors;	/* of the batch under way, in a row: it is tried again */
 	struct
 	{
