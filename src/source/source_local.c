@@ -34,6 +34,7 @@
 #include "source/source_internal.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
+#include "storage/spin.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "weir_compat.h"
@@ -341,6 +342,25 @@ XLogRecPtr
 weir_source_scanned_lsn(WeirSource *source)
 {
 	return Max(source->decoding->reader->EndRecPtr, source->start_lsn);
+}
+
+/*
+ * A slot's restart position moves when what was decoded at a later one is
+ * confirmed.  After a burst that concerned nobody, that may be all that is
+ * missing.
+ */
+bool
+weir_source_would_release(WeirSource *source, XLogRecPtr lsn)
+{
+	ReplicationSlot *slot = MyReplicationSlot;
+	bool		would_release;
+
+	SpinLockAcquire(&slot->mutex);
+	would_release = !XLogRecPtrIsInvalid(slot->candidate_restart_valid) &&
+		slot->candidate_restart_valid <= lsn &&
+		slot->candidate_restart_lsn >= slot->data.restart_lsn + wal_segment_size;
+	SpinLockRelease(&slot->mutex);
+	return would_release;
 }
 
 void

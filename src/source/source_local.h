@@ -42,6 +42,9 @@ extern WeirReadOutcome weir_source_read(WeirSource *source, WeirBatch *batch, co
 /* Everything before this LSN has been read (record boundary); commits in it are in batches already returned. */
 extern XLogRecPtr weir_source_scanned_lsn(WeirSource *source);
 
+/* True when confirming up to lsn would let the server drop a segment of WAL or more. */
+extern bool weir_source_would_release(WeirSource *source, XLogRecPtr lsn);
+
 /* Tells the slot that lsn is durable here; never backwards, cheap when nothing moves. */
 extern void weir_source_confirm(WeirSource *source, XLogRecPtr lsn);
 

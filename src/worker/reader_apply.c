@@ -481,8 +481,10 @@ weir_reader_idle_advance(WeirReader *reader)
 {
 	XLogRecPtr	scanned = Max(weir_source_scanned_lsn(reader->source), reader->processed_lsn);
 	TimestampTz now = GetCurrentTimestamp();
-	bool		advance = scanned >= reader->processed_lsn + IDLE_ADVANCE_BYTES &&
-		TimestampDifferenceExceeds(reader->idle_advanced, now, IDLE_ADVANCE_MS);
+	bool		advance = TimestampDifferenceExceeds(reader->idle_advanced, now, IDLE_ADVANCE_MS) &&
+		scanned > reader->processed_lsn &&
+		(scanned >= reader->processed_lsn + IDLE_ADVANCE_BYTES ||
+		 weir_source_would_release(reader->source, scanned));
 
 	if (!advance && !statistics_are_due(reader, now))
 		return;
