@@ -17,6 +17,7 @@
 #include "catalog/catalog_query.h"
 #include "catalog/ledger_catalog.h"
 #include "catalog/operator_catalog.h"
+#include "weir_session.h"
 #include "worker/reader.h"
 
 static bool
@@ -88,5 +89,5 @@ weir_reader_stop_version(WeirReader *reader, const WeirSetMember *member, const 
 	}
 	weir_version_run_stop(member->operator_id, member->version, status, new_reader, stop);
 	record_stop(reader, member, status, stop);
-	weir_wake_coordinator(MyDatabaseId);
+	weir_wake_coordinator_at_commit();
 }

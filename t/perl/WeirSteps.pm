@@ -17,7 +17,7 @@ use WeirTest;
 
 our @EXPORT = qw(create_sales create_sales_operator $sales_query differences is_exact sqlstate_of
   leftovers wait_gone worker_pid wait_new_worker kill_worker open_session start_load stop_load
-  process_memory_kb cpu_seconds wait_phase wait_log free_of_crashes);
+  process_memory_kb cpu_seconds wait_phase wait_log wait_idle free_of_crashes);
 
 # What the operator "totals" of create_sales_operator computes.
 our $sales_query = 'SELECT shop, count(*) AS n, sum(amount) AS total, max(amount) AS highest '
@@ -119,11 +119,11 @@ sub worker_pid
 {
 	my ($node, $type, $database) = @_;
 	$database //= 'postgres';
-	return $node->safe_psql($database, "SELECT pid FROM weir.readers WHERE kind = 'main'")
-	  if $type eq 'reader';
 	my $where = $type eq 'launcher' ? '' : "AND datname = '$database'";
-	return $node->safe_psql('postgres',
-		"SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_weir $type' $where");
+	my $sql = $type eq 'reader' ? q{SELECT pid FROM weir.readers WHERE kind = 'main'} :
+	  "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_weir $type' $where";
+	my ($status, $pid) = $node->psql($database, $sql);
+	return $status == 0 ? $pid : '';	# the server may be restarting
 }
 
 # The PID of that worker once it is another one than OLD; '' when none came.
@@ -217,6 +217,14 @@ sub cpu_seconds
 		$ticks += $fields[11] + $fields[12];
 	}
 	return $ticks / 100;
+}
+
+# Lets that many seconds pass: only to measure what happens in them, never to wait for something.
+sub wait_idle
+{
+	my ($seconds) = @_;
+	sleep $seconds;
+	return;
 }
 
 # True once the server's log has a line like PATTERN.
