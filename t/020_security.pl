@@ -213,6 +213,33 @@ for my $table (split /\n/, sql(q{SELECT c.oid::regclass FROM pg_class c
 }
 as('alice', q{SELECT weir.drop_operator('ali.diary_sum')});
 
+# ---- a call that comes to mean another function
+
+sql(q{
+	CREATE SCHEMA lib;
+	GRANT USAGE ON SCHEMA lib TO PUBLIC;
+	GRANT CREATE ON SCHEMA lib TO mallory;
+	CREATE FUNCTION lib.label(anyelement) RETURNS text LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN $1; END'});
+as('alice', q{
+	CREATE TABLE ali.labelled (k int);
+	ALTER TABLE ali.labelled REPLICA IDENTITY FULL;
+	SELECT weir.create_operator('ali.labels', 'SELECT lib.label(k) AS k, count(*) AS n FROM ali.labelled GROUP BY 1')});
+sql(q{SELECT weir.wait_for('ali.labels', timeout => '20 s')});
+as('mallory', q{CREATE FUNCTION lib.label(int) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
+	$$BEGIN PERFORM mal.strike(); RETURN $1; END$$; GRANT USAGE ON SCHEMA mal TO PUBLIC});
+# A reader that starts analyses texts anew.
+my $reader = kill_worker($node, 'reader');
+isnt(wait_new_worker($node, 'reader', $reader), '', 'another reader comes');
+as('alice', 'INSERT INTO ali.labelled VALUES (1)');
+ok(poll_until($node, q{SELECT status IN ('stopped', 'stale') AND sqlstate = 'WE004' FROM weir.versions WHERE operator = 'ali.labels'::regclass}),
+	'an operator stops rather than call another function than before');
+is(traces(), '', '... which did not run');
+alice_goes_on('... and others go on');
+as('mallory', 'DROP FUNCTION lib.label(int)');
+as('alice', q{SELECT weir.resume_operator('ali.labels')});
+is_exact($node, 'ali.labels', 'SELECT k::text, count(*) FROM ali.labelled GROUP BY 1', 'without it the operator goes on');
+as('alice', q{SELECT weir.drop_operator('ali.labels')});
+
 # ---- a database in which others may create in the schema that extensions go to
 
 sql('CREATE DATABASE hostile');

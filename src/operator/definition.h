@@ -167,6 +167,12 @@ pg_noreturn extern void weir_definition_raise(List *objections);
 extern char *weir_definition_delta_sql(const WeirDefinition *def, bool with_minus);	/* ordered by the keys, then sign */
 extern char *weir_definition_build_sql(const WeirDefinition *def);	/* from the table itself */
 
+/*
+ * Raises WE004 when an analysed text calls a user's function that the definition
+ * does not: before it is planned, because planning may already call it.
+ */
+extern void weir_definition_check_calls(const WeirDefinition *def, List *queries);
+
 /* The projection this definition needs, with names as in the catalog now. */
 extern WeirFollowedTable *weir_definition_followed_table(const WeirDefinition *def);
 /* Union of several definitions' needs on the same tables: List of WeirFollowedTable. */

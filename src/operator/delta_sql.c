@@ -9,12 +9,16 @@
  * extra_float_digits = 1: everything else in them is qualified.  Positions in
  * GROUP BY and ORDER BY instead of expressions keep constants harmless as keys.
  *
+ * A text is analysed anew whenever a reader starts, and by then there may be
+ * other functions of the same name: weir_definition_check_calls tells.
+ *
  * Sums of floats are sums of their exact decimal texts: floats added in
  * another order, or added and taken back, would not give the same again.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/transam.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_operator.h"
@@ -25,10 +29,12 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/regproc.h"
 #include "utils/ruleutils.h"
 #include "utils/syscache.h"
 
 #include "operator/objection.h"
+#include "weir_errors.h"
 
 #define SOURCE_ALIAS "t"
 
@@ -383,4 +389,48 @@ weir_definition_build_sql(const WeirDefinition *def)
 	append_branch(&sql, def, psprintf("%s%s", only, weir_deparse_table_name(def->source)), 1);
 	append_order(&sql, def);
 	return sql.data;
+}
+
+/* ------------------------------------------------------------------ check */
+
+typedef struct CallCheck
+{
+	List	   *expected;
+	Oid			other;			/* the first function of a user's that is not expected */
+} CallCheck;
+
+static bool
+check_function(Oid function, void *context)
+{
+	CallCheck  *check = context;
+
+	if (function < FirstNormalObjectId || list_member_oid(check->expected, function))
+		return false;
+	check->other = function;
+	return true;
+}
+
+static bool
+call_walker(Node *node, void *check)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, call_walker, check, 0);
+	return check_functions_in_node(node, check_function, check) ||
+		expression_tree_walker(node, call_walker, check);
+}
+
+void
+weir_definition_check_calls(const WeirDefinition *def, List *queries)
+{
+	CallCheck	check = {.expected = def->functions};
+
+	if (!call_walker((Node *) queries, &check))
+		return;
+	ereport(ERROR,
+			(errcode(WEIR_ERRCODE_STALE),
+			 errmsg("a call in the definition now means function %s", format_procedure_qualified(check.other)),
+			 errdetail("It was created later and fits the call better than the function that the definition was created with."),
+			 errhint("DROP FUNCTION %s; or give one of the two another name.", format_procedure_qualified(check.other))));
 }

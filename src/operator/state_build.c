@@ -104,6 +104,7 @@ read_query(WeirStateBuild *build, BuildTarget *target, const char *query)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
 	source = linitial(SPI_plan_get_plan_sources(plan));
 	weir_state_delta_check(target->state->delta_desc, source->resultDesc);
+	weir_definition_check_calls(target->state->def, source->query_list);
 	memset(&options, 0, sizeof(options));
 	options.read_only = true;
 	options.dest = receiver;

@@ -25,6 +25,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/plancache.h"
 #include "utils/queryenvironment.h"
 #include "weir_errors.h"
 
@@ -141,12 +142,15 @@ delta_plan(WeirState *state, TupleDesc desc, bool with_minus)
 	MemoryContext caller_context;
 	SPIPlanPtr	plan;
 
-	if (saved->plan && equalTupleDescs(saved->desc, desc))
+	/* One that is not valid would be analysed again unseen. */
+	if (saved->plan && equalTupleDescs(saved->desc, desc) && SPI_plan_is_valid(saved->plan))
 		return saved->plan;
 	free_plan(saved);
 	plan = SPI_prepare(weir_definition_delta_sql(state->def, with_minus), 0, NULL);
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	weir_definition_check_calls(state->def,
+								linitial_node(CachedPlanSource, SPI_plan_get_plan_sources(plan))->query_list);
 	if (SPI_keepplan(plan) != 0)
 		elog(ERROR, "SPI_keepplan failed for the delta query of table %u", state->relid);
 	saved->plan = plan;
