@@ -28,17 +28,18 @@ $node->safe_psql('postgres', q{SELECT weir.wait_for(timeout => '60 s')});
 my $start = time;
 $node->safe_psql('postgres', qq{INSERT INTO clicks SELECT i % 1000, i % 20000, i % 1009 FROM generate_series(1, $rows) i});
 my $written = time - $start;
+my $end = $node->safe_psql('postgres', 'SELECT pg_current_wal_lsn()');
 my $reader = worker_pid($node, 'reader');
 # Sampled while it works: what matters is its own memory, not the shared buffers it has touched.
 my ($highest, $caught_up) = (0, 0);
-my $session = open_session($node);
+my ($session, $watcher) = (open_session($node), open_session($node));
 $session->send(q{SELECT weir.wait_for(timeout => '240 s')});
 until ($caught_up)
 {
 	my ($kb) = process_memory_kb($reader);
 	$highest = $kb if $kb > $highest;
-	$caught_up = $node->safe_psql('postgres', q{SELECT scanned_lsn >= (SELECT pg_current_wal_lsn()) - 1024 AND processed_lsn IS NOT NULL
-		FROM weir.readers WHERE kind = 'main'}) eq 't' || time - $start > 240;
+	$caught_up = $watcher->query(qq{SELECT scanned_lsn >= '$end' FROM weir.readers WHERE kind = 'main'}) eq 't' || time - $start > 240;
+	wait_idle(0.1);
 }
 unlike($session->answer, qr/ERROR/, "a transaction of $rows rows is applied");
 note(sprintf('%d rows: written in %.1f s, visible after %.1f s, reader at most %d MB', $rows, $written, time - $start, $highest / 1024));
@@ -169,6 +170,6 @@ else
 }
 
 ok(free_of_crashes($node), 'no process crashed');
-$session->finish;
+$_->finish for $session, $watcher;
 $node->stop;
 done_testing();
