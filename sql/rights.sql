@@ -173,12 +173,12 @@ SELECT status, message, hint FROM weir.operators WHERE operator = 'shop.fragile'
 SET ROLE regress_weir_other;
 SELECT status, message, hint FROM weir.operators WHERE operator = 'shop.fragile'::regclass;
 SELECT status, sqlstate, message, detail, hint FROM weir.versions WHERE operator = 'shop.fragile'::regclass;
-SELECT event, reason FROM weir.ledger WHERE operator = 'fragile';
+SELECT event, reason FROM weir.ledger WHERE operator = 'fragile' ORDER BY ledger_id;
 SELECT reason FROM weir.upgrades WHERE operator = 'shop.by_item'::regclass AND reason IS NOT NULL;
 SELECT attempt($$SELECT weir.wait_for('shop.fragile')$$);
 SET ROLE regress_weir_monitor;
 SELECT status, message FROM weir.operators WHERE operator = 'shop.fragile'::regclass;
-SELECT event, reason FROM weir.ledger WHERE operator = 'fragile';
+SELECT event, reason FROM weir.ledger WHERE operator = 'fragile' ORDER BY ledger_id;
 SET ROLE regress_weir_admin;
 SELECT status, message FROM weir.operators WHERE operator = 'shop.fragile'::regclass;
 RESET ROLE;

@@ -104,7 +104,7 @@ SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop, count(*) AS n, su
 SELECT attempt($$SELECT weir.rebuild_operator('op')$$);
 SELECT attempt($$SELECT weir.pause_operator('op')$$);
 SELECT attempt($$SELECT weir.finalize_upgrade('op')$$);
-SELECT attempt($$SELECT weir.wait_for_upgrade('op', 'shifting', timeout => '10 ms')$$);
+SELECT attempt($$SELECT weir.wait_for_upgrade('op', 'shifting', timeout => '2 s')$$);
 SELECT weir.advance_upgrade('op');
 SELECT weir.wait_for_upgrade('op', 'observing');
 SELECT attempt($$SELECT weir.advance_upgrade('op')$$);

@@ -119,6 +119,7 @@ SELECT * FROM counted;
 -- a wait is interrupted like any statement
 SELECT strategy FROM weir.start_upgrade('total', 'SELECT sum(v) AS v, 1 AS one FROM t', auto_advance => false);
 SELECT weir.wait_for_upgrade('total', 'validating');
+\set SHOW_CONTEXT never
 SET statement_timeout = '200ms';
 SELECT weir.wait_for_upgrade('total', 'observing');
 RESET statement_timeout;
