@@ -38,13 +38,14 @@ sql(q{SELECT weir.create_operator('quiet_rows', 'SELECT k, count(*) AS n FROM qu
 sql(q{SELECT weir.wait_for(timeout => '60 s')});
 
 # A view over a state table that is to go.
-sql(q{ALTER VIEW upgraded SET (security_barrier = true)});
+sql(q{ALTER VIEW upgraded SET (security_barrier = true); ALTER VIEW upgraded RENAME COLUMN n TO sales});
 sql(q{SELECT weir.start_upgrade('upgraded', 'SELECT shop, count(*) AS n, sum(amount) AS s FROM sales GROUP BY shop')});
 sql(q{SELECT weir.wait_for_upgrade('upgraded', 'observing', '60 s')});
 sql(q{CREATE VIEW in_the_way AS TABLE weir_state.upgraded_v1; SELECT weir.finalize_upgrade('upgraded')});
 ok(poll_until($node, q{SELECT pg_get_viewdef('upgraded'::regclass) NOT LIKE '%_v1%'}), 'the view leaves the old version');
 is(sql(q{SELECT reloptions FROM pg_class WHERE oid = 'upgraded'::regclass}), '{security_barrier=true}',
 	'... and keeps its options');
+is(sql('SELECT sum(sales) FROM upgraded'), '300', '... and what was renamed in it');
 $node->wait_for_log(qr/cannot drop table weir_state\.upgraded_v1/);
 sql("SELECT weir.create_operator('late', '$query')");
 sql(q{SELECT weir.wait_for('late', timeout => '60 s')});

@@ -24,6 +24,8 @@
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "parser/parsetree.h"
+#include "rewrite/rewriteHandler.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -117,23 +119,75 @@ weir_serving_view_comment(Oid view, const WeirDefinition *next, const WeirDefini
 					   psprintf("pg_weir operator over %s", qualified_name(next->source)));
 }
 
+/* A column of the view, and the column of the state tables that it shows: another one's name once a user has renamed it. */
+typedef struct ViewColumn
+{
+	FormData_pg_attribute attribute;
+	const char *source;
+} ViewColumn;
+
+/* The state tables' column that the view's column at this position shows; NULL when no branch has it. */
+static const char *
+shown_column(Query *query, int position)
+{
+	ListCell   *lc;
+	const char *name = NULL;
+	Expr	   *expr;
+
+	if (query->setOperations == NULL)
+	{
+		expr = list_nth_node(TargetEntry, query->targetList, position)->expr;
+		if (!IsA(expr, Var))
+			return NULL;
+		return get_rte_attribute_name(rt_fetch(((Var *) expr)->varno, query->rtable), ((Var *) expr)->varattno);
+	}
+	foreach(lc, query->rtable)
+	{
+		RangeTblEntry *entry = lfirst_node(RangeTblEntry, lc);
+
+		if (name == NULL && entry->rtekind == RTE_SUBQUERY && entry->subquery != NULL)
+			name = shown_column(entry->subquery, position);
+	}
+	return name;
+}
+
+static const char *
+source_of_column(Relation view, Form_pg_attribute attribute)
+{
+	const char *shown = shown_column(get_view_query(view), attribute->attnum - 1);
+
+	return shown != NULL ? shown : NameStr(attribute->attname);
+}
+
 /* The column as the view has it, or as the version brings it: an expression of exactly that type. */
 static void
-append_view_column(StringInfo sql, Form_pg_attribute attribute, Oid state_table)
+append_view_column(StringInfo sql, const ViewColumn *column, Oid state_table)
 {
+	const FormData_pg_attribute *attribute = &column->attribute;
 	const char *name = NameStr(attribute->attname);
 
-	if (get_attnum(state_table, name) != InvalidAttrNumber)
+	if (get_attnum(state_table, column->source) != InvalidAttrNumber)
+		appendStringInfoString(sql, quote_identifier(column->source));
+	else
 	{
-		appendStringInfoString(sql, quote_identifier(name));
-		return;
+		appendStringInfo(sql, "NULL::%s",
+						 format_type_extended(attribute->atttypid, attribute->atttypmod,
+											  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
+		if (OidIsValid(attribute->attcollation))
+			appendStringInfo(sql, " COLLATE %s", generate_collation_name(attribute->attcollation));
 	}
-	appendStringInfo(sql, "NULL::%s",
-					 format_type_extended(attribute->atttypid, attribute->atttypmod,
-										  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
-	if (OidIsValid(attribute->attcollation))
-		appendStringInfo(sql, " COLLATE %s", generate_collation_name(attribute->attcollation));
 	appendStringInfo(sql, " AS %s", quote_identifier(name));
+}
+
+static bool
+is_known(List *columns, const char *source)
+{
+	ListCell   *lc;
+
+	foreach(lc, columns)
+		if (strcmp(((ViewColumn *) lfirst(lc))->source, source) == 0)
+			return true;
+	return false;
 }
 
 /* Columns of the view today, then those that only the version's state table has. */
@@ -153,21 +207,16 @@ view_columns(Oid view, Oid first_table, Oid second_table)
 		for (int attribute = 0; attribute < RelationGetDescr(rel)->natts; attribute++)
 		{
 			Form_pg_attribute form = TupleDescAttr(RelationGetDescr(rel), attribute);
-			bool		known = false;
-			ListCell   *lc;
+			const char *source = relations[i] == view ? source_of_column(rel, form) : NameStr(form->attname);
+			ViewColumn *column;
 
-			if (form->attisdropped || strncmp(NameStr(form->attname), "_weir_", 6) == 0)
+			if (form->attisdropped || strncmp(NameStr(form->attname), "_weir_", 6) == 0 ||
+				(i > 0 && is_known(columns, source)))
 				continue;
-			foreach(lc, columns)
-				known |= strcmp(NameStr(((Form_pg_attribute) lfirst(lc))->attname),
-								NameStr(form->attname)) == 0;
-			if (!known)
-			{
-				Form_pg_attribute copy = palloc(ATTRIBUTE_FIXED_PART_SIZE);
-
-				memcpy(copy, form, ATTRIBUTE_FIXED_PART_SIZE);
-				columns = lappend(columns, copy);
-			}
+			column = palloc0(sizeof(ViewColumn));
+			memcpy(&column->attribute, form, ATTRIBUTE_FIXED_PART_SIZE);
+			column->source = pstrdup(source);
+			columns = lappend(columns, column);
 		}
 		table_close(rel, AccessShareLock);
 	}
@@ -317,7 +366,8 @@ weir_serving_view_objections(Oid view, const WeirDefinition *next)
 	{
 		Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(rel), i);
 		const char *name = NameStr(attribute->attname);
-		const WeirOutput *output = find_output(next, name);
+		const char *source = source_of_column(rel, attribute);
+		const WeirOutput *output = find_output(next, source);
 		char	   *users;
 
 		if (output == NULL)
@@ -329,7 +379,7 @@ weir_serving_view_objections(Oid view, const WeirDefinition *next)
 											   psprintf("column \"%s\" would go, but other objects use it", name),
 											   psprintf("Used by %s.", users),
 											   psprintf("Keep an output column named %s, or drop what uses it.",
-														quote_identifier(name))));
+														quote_identifier(source))));
 		}
 		else if (output->column.type != attribute->atttypid ||
 				 output->column.typmod != attribute->atttypmod ||
