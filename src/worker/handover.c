@@ -28,6 +28,8 @@
 
 /* How long a catch-up reader waits for the main reader to acknowledge. */
 #define ACKNOWLEDGE_MS 2000
+/* Holds in vain may take one of so many parts of the main reader's time. */
+#define HOLD_PART 10
 
 static void
 wake_holder_of(int64 reader_id)
@@ -197,7 +199,7 @@ weir_reader_hand_over(WeirReader *reader)
 	XLogRecPtr	held_at;
 	bool		done = false;
 
-	if (main_reader == NULL)
+	if (main_reader == NULL || GetCurrentTimestamp() < reader->next_hold)
 		return false;
 	if (pg_atomic_read_u64(&main_reader->scanned_lsn) < reader->processed_lsn)
 	{
@@ -226,5 +228,7 @@ weir_reader_hand_over(WeirReader *reader)
 	weir_reader_release_hold(reader, main_reader);
 	if (done)
 		weir_wake_coordinator(MyDatabaseId);
+	else						/* a version that is too slow must not hold the stream again and again */
+		reader->next_hold = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), HOLD_PART * (int64) weir_guc_max_hold_ms);
 	return done;
 }

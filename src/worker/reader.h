@@ -49,7 +49,6 @@ typedef struct WeirReader
 	TimestampTz stats_written;
 	TimestampTz idle_advanced;
 	TimestampTz next_hold;		/* catch-up reader: not to ask the main reader to hold before */
-	int			holds_in_vain;	/* in a row */
 	int			passing_errors;	/* of the batch under way, in a row: it is tried again */
 	struct
 	{
