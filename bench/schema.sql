@@ -36,6 +36,11 @@ BEGIN
 END
 $$;
 
+-- CPU time that a process of the server has had.
+CREATE FUNCTION bench.cpu_ms(pid int) RETURNS float8 LANGUAGE sql VOLATILE AS $$
+    SELECT split_part(pg_read_file(format('/proc/%s/schedstat', pid)), ' ', 1)::float8 / 1e6
+$$;
+
 -- Waits without holding a snapshot, which weir.wait_for cannot; returns when it was reached.
 CREATE PROCEDURE bench.wait_until_read(lsn pg_lsn, INOUT reached timestamptz DEFAULT NULL) LANGUAGE plpgsql AS $$
 DECLARE
