@@ -44,6 +44,9 @@ typedef enum ApplyOutcome
 	SET_CHANGED					/* a version joined: the batch lacks its columns */
 } ApplyOutcome;
 
+/* Where a user's functions run: an error that comes from there says what they like. */
+static volatile bool is_within_version = false;
+
 static void
 fence(WeirReader *reader, XLogRecPtr to, TimestampTz commit_time, int64 transactions, int64 rows)
 {
@@ -64,9 +67,11 @@ apply_version(WeirReader *reader, WeirLoadedVersion *version)
 	instr_time	end;
 
 	INSTR_TIME_SET_CURRENT(start);
+	is_within_version = true;
 	weir_state_apply(version->state, reader->batch, &counts);
 	if (counts.rows > 0)
 		weir_version_check_functions(version);
+	is_within_version = false;
 	INSTR_TIME_SET_CURRENT(end);
 	INSTR_TIME_SUBTRACT(end, start);
 	version->current = (WeirVersionStat)
@@ -81,6 +86,13 @@ apply_version(WeirReader *reader, WeirLoadedVersion *version)
 	};
 }
 
+/* By RAISE, which can give an error any SQLSTATE; other languages that everybody may use cannot choose one. */
+static bool
+is_raised_by_function(const ErrorData *error)
+{
+	return error->funcname != NULL && strcmp(error->funcname, "exec_stmt_raise") == 0;
+}
+
 /*
  * Errors that may pass (locks, shortages) are tried again, but not for ever at
  * the others' cost: any function can raise any of them. A version that does
@@ -88,18 +100,17 @@ apply_version(WeirReader *reader, WeirLoadedVersion *version)
  * nobody's own, except that whoever does not serve gives way first.
  */
 static bool
-is_its_own_error(const WeirReader *reader, const WeirSetMember *member, int sqlerrcode)
+is_its_own_error(const WeirReader *reader, const WeirSetMember *member, const ErrorData *error)
 {
-	int			category = ERRCODE_TO_CATEGORY(sqlerrcode);
+	int			category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+	bool		is_shortage = category == ERRCODE_INSUFFICIENT_RESOURCES || category == ERRCODE_SYSTEM_ERROR;
 
-	if (weir_error_is_permanent(sqlerrcode))
+	/* Within a version nothing fences, so a function says so. */
+	if (weir_error_is_permanent(error->sqlerrcode) || error->sqlerrcode == WEIR_ERRCODE_FENCED)
 		return true;
-	if (sqlerrcode == WEIR_ERRCODE_FENCED)
-		return false;
 	if (!member->is_serving && reader->kind == WEIR_READER_MAIN)
 		return true;
-	return reader->passing_errors >= MAX_PASSING_ERRORS &&
-		category != ERRCODE_INSUFFICIENT_RESOURCES && category != ERRCODE_SYSTEM_ERROR;
+	return reader->passing_errors >= MAX_PASSING_ERRORS && (!is_shortage || is_raised_by_function(error));
 }
 
 /* As apply_version, in a subtransaction; a failure stops the version at the position before this batch. */
@@ -123,12 +134,13 @@ apply_version_isolated(WeirReader *reader, const WeirSetMember *member, WeirLoad
 		WeirStop	stop = {"error"};
 
 		MemoryContextSwitchTo(old);
+		is_within_version = false;
 		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(old);
 		CurrentResourceOwner = owner;
-		if (!is_its_own_error(reader, member, error->sqlerrcode))
+		if (!is_its_own_error(reader, member, error))
 			ReThrowError(error);
 		weir_state_aborted(version->state);
 		stop.cause = error->sqlerrcode == WEIR_ERRCODE_STALE ? "stale" : "error";
@@ -277,6 +289,7 @@ try_apply(WeirReader *reader, bool isolated, ApplyOutcome *outcome)
 	volatile bool failed = false;
 
 	/* Restored here: the batch, which outlives the transaction and is applied again. */
+	is_within_version = false;
 	PG_TRY();
 	{
 		weir_worker_begin();
@@ -295,7 +308,7 @@ try_apply(WeirReader *reader, bool isolated, ApplyOutcome *outcome)
 
 		MemoryContextSwitchTo(old);
 		error = CopyErrorData();
-		if (error->sqlerrcode == WEIR_ERRCODE_FENCED ||
+		if ((error->sqlerrcode == WEIR_ERRCODE_FENCED && !is_within_version) ||
 			(isolated && (weir_error_is_permanent(error->sqlerrcode) ||
 						  reader->passing_errors++ >= MAX_PASSING_ERRORS)))
 			PG_RE_THROW();
