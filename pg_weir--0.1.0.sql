@@ -150,7 +150,7 @@ CREATE TABLE weir_internal.version_run (
     version int NOT NULL,
     reader_id bigint NOT NULL,
     status text NOT NULL CHECK (status IN ('building', 'catching_up', 'live', 'stopped', 'failed', 'lost')),
-    stop_cause text CHECK (stop_cause IN ('error', 'pause', 'stale')),
+    stop_cause text CHECK (stop_cause IN ('error', 'pause', 'stale', 'lock')),
     rows_total bigint,
     rows_written bigint,
     build_lsn pg_lsn,                   -- the state was computed as of this position
@@ -380,7 +380,7 @@ COMMENT ON COLUMN weir.versions.rows_total IS 'Rows that building has to write.'
 COMMENT ON COLUMN weir.versions.rows_written IS 'Rows that building has written.';
 COMMENT ON COLUMN weir.versions.build_lsn IS 'Position of the snapshot it was built from.';
 COMMENT ON COLUMN weir.versions.processed_lsn IS 'Committed position of its reader.';
-COMMENT ON COLUMN weir.versions.stop_cause IS 'error, pause or stale when it stopped.';
+COMMENT ON COLUMN weir.versions.stop_cause IS 'error, pause, stale or lock when it stopped.';
 COMMENT ON COLUMN weir.versions.sqlstate IS 'SQLSTATE of the error that stopped it.';
 COMMENT ON COLUMN weir.versions.message IS 'Message of that error (owner and monitors only).';
 COMMENT ON COLUMN weir.versions.detail IS 'Detail of that error (owner and monitors only).';

@@ -131,7 +131,7 @@ weir_version_run_get(int64 operator_id, int version)
 				   "SELECT status, reader_id, message, hint, error_lsn, stop_cause, "
 				   "status = 'stopped' AND EXISTS (SELECT FROM weir_internal.operator o "
 				   "WHERE o.operator_id = r.operator_id AND o.desired = 'run' "
-				   "AND (r.stop_cause = 'pause' OR o.resumed_at > r.status_since)) "
+				   "AND (r.stop_cause IN ('pause', 'lock') OR o.resumed_at > r.status_since)) "
 				   "FROM weir_internal.version_run r WHERE operator_id = $1 AND version = $2",
 				   "li", operator_id, version) == 0)
 		return run;

@@ -11,6 +11,7 @@
 #include "access/xact.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
@@ -125,9 +126,28 @@ unload_absent(WeirReader *reader, List *members)
 	MemoryContextSwitchTo(old);
 }
 
+/* How long the main reader waits for a lock on a version's source, at the cost of all versions. */
+#define LONGEST_LOCK_WAIT "100ms"
+
+static WeirLoadedVersion *
+load_version(const WeirReader *reader, const WeirSetMember *member)
+{
+	int			nest_level = NewGUCNestLevel();
+	WeirLoadedVersion *loaded;
+
+	if (reader->kind == WEIR_READER_MAIN)
+		(void) set_config_option("lock_timeout", LONGEST_LOCK_WAIT, PGC_SUSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	loaded = weir_version_load(WeirWorkerContext, member->operator_id, member->version);
+	AtEOXact_GUC(false, nest_level);
+	return loaded;
+}
+
 /*
  * Loads one version in a subtransaction, so that one whose definition or
- * functions are gone is stopped by itself and the others go on.
+ * functions are gone is stopped by itself and the others go on. So is one
+ * whose source somebody has locked; it goes on by itself (weir_reconcile_resumed)
+ * in a reader of its own, which can wait for the lock.
  */
 static void
 load_member(WeirReader *reader, const WeirSetMember *member)
@@ -141,13 +161,14 @@ load_member(WeirReader *reader, const WeirSetMember *member)
 	/* The one thing restored: the rest of the set stays loaded after an error. */
 	PG_TRY();
 	{
-		loaded = weir_version_load(WeirWorkerContext, member->operator_id, member->version);
+		loaded = load_version(reader, member);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
 		ErrorData  *error;
 		WeirStop	stop = {"stale"};
+		bool		is_locked;
 
 		MemoryContextSwitchTo(old);
 		error = CopyErrorData();
@@ -155,8 +176,15 @@ load_member(WeirReader *reader, const WeirSetMember *member)
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(old);
 		CurrentResourceOwner = owner;
-		if (!weir_error_is_permanent(error->sqlerrcode))
+		is_locked = reader->kind == WEIR_READER_MAIN && error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
+		if (!is_locked && !weir_error_is_permanent(error->sqlerrcode))
 			ReThrowError(error);
+		if (is_locked)
+		{
+			stop.cause = "lock";
+			error->message = "its source is locked";
+			error->hint = "It goes on by itself when the lock is released.";
+		}
 		stop.sqlerrcode = error->sqlerrcode;
 		stop.message = error->message;
 		stop.detail = error->detail;

@@ -184,7 +184,8 @@ weir_reconcile_resumed(void)
 
 	/*
 	 * A pause that was withdrawn before the reader acted on it is over too,
-	 * whichever came first; after an error only a later call counts.
+	 * whichever came first; after an error only a later call counts. Whoever
+	 * was left out because of a lock goes on waiting in a reader of its own.
 	 */
 	weir_worker_begin();
 	resumed = keys_from_result(weir_query(NULL,
@@ -193,7 +194,8 @@ weir_reconcile_resumed(void)
 										  "JOIN weir_internal.operator o ON o.operator_id = x.operator_id "
 										  "JOIN weir_internal.reader r ON r.reader_id = x.reader_id "
 										  "WHERE x.status = 'stopped' AND NOT v.retired AND NOT o.dropped AND o.desired = 'run' "
-										  "AND (x.stop_cause = 'pause' OR o.resumed_at > x.status_since) AND NOT r.slot_pending AND r.status = 'running'", ""),
+										  "AND (x.stop_cause IN ('pause', 'lock') OR o.resumed_at > x.status_since) "
+										  "AND NOT r.slot_pending AND r.status = 'running'", ""),
 							   CurrentMemoryContext);
 	foreach(lc, resumed)
 	{
