@@ -95,6 +95,8 @@ weir_crash_point_hit(const char *name)
 		marker_has(setting))
 		return;
 
+	/* Reporting would let in a SIGTERM that is pending. */
+	HOLD_INTERRUPTS();
 	write_marker(setting);
 	ereport(LOG, (errmsg("crash point %s reached", name)));
 	fflush(stderr);
