@@ -278,6 +278,26 @@ is(sql(q{SELECT r.kind FROM weir.versions v JOIN weir.readers r USING (reader_id
 	'main', '... with the others');
 as('mallory', q{SELECT weir.drop_operator('mal.locked')});
 
+# ---- stopping the coordinator, which compares versions and replaces views
+
+as('mallory', q{
+	SET search_path = mal;
+	CREATE TYPE odd AS (j json);
+	CREATE FUNCTION odd_text(odd) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT AS
+		$$BEGIN PERFORM mal.strike(); PERFORM pg_sleep(1000); RETURN 'x'; END$$;
+	CREATE CAST (odd AS text) WITH FUNCTION odd_text(odd);
+	TRUNCATE src;
+	INSERT INTO src VALUES ('s1', 1), ('s2', 2);
+	SELECT weir.create_operator('mal.odd_rows', $$SELECT shop, count(*) AS n, ROW('{}'::json)::mal.odd AS j FROM mal.src GROUP BY shop$$)});
+my ($built, undef, $why_not) = $node->psql('postgres', q{SELECT weir.wait_for('mal.odd_rows', timeout => '20 s')});
+is($built, 0, 'an operator with values that cannot be compared') or diag($why_not);
+new_log();
+as('mallory', q{SELECT weir.start_upgrade('mal.odd_rows',
+	$$SELECT shop, count(*) AS n, ROW('{}'::json)::mal.odd AS j, sum(amount) AS s FROM mal.src GROUP BY shop$$)});
+is(wait_phase($node, 'mal.odd_rows', 'observing', 20), 'observing', '... is upgraded');
+is(traces(), '', '... without a cast of its owner\'s');
+as('mallory', q{SELECT weir.drop_operator('mal.odd_rows')});
+
 # ---- a database in which others may create in the schema that extensions go to
 
 sql('CREATE DATABASE hostile');

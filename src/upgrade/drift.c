@@ -32,8 +32,12 @@ append_columns(StringInfo sql, Oid table, List *columns)
 		if (attnum == InvalidAttrNumber)
 			elog(ERROR, "state table %u has no column \"%s\"", table, name);
 		type = lookup_type_cache(get_atttype(table, attnum), TYPECACHE_EQ_OPR);
-		appendStringInfo(sql, "%s%s, ", quote_identifier(name),
-						 OidIsValid(type->eq_opr) ? "" : "::text");
+		/*
+		 * By the type's output function: a cast to text may be a function of
+		 * whoever owns the type, and the coordinator does not wait for those.
+		 */
+		appendStringInfo(sql, OidIsValid(type->eq_opr) ? "%s, " : "pg_catalog.format('%%L', %s), ",
+						 quote_identifier(name));
 	}
 }
 
