@@ -298,6 +298,69 @@ is(wait_phase($node, 'mal.odd_rows', 'observing', 20), 'observing', '... is upgr
 is(traces(), '', '... without a cast of its owner\'s');
 as('mallory', q{SELECT weir.drop_operator('mal.odd_rows')});
 
+# A view is its owner's: the coordinator replaces what it finds, or ends the upgrade.
+as('mallory', q{SELECT weir.create_operator('mal.twisted', 'SELECT shop, count(*) AS n FROM mal.src GROUP BY shop')});
+sql(q{SELECT weir.wait_for('mal.twisted', timeout => '20 s')});
+# %s: the view and its columns, of the same types.
+my %twists = (
+	'a column of the next version with another type' => q{CREATE OR REPLACE VIEW %s AS SELECT %s, '(1,1)'::point AS s1},
+	'another body' => 'CREATE OR REPLACE VIEW %s AS SELECT %s FROM pg_roles',
+	'a domain' => 'CREATE OR REPLACE VIEW %s AS SELECT %s, NULL::mal.checked AS d',
+	'a rule' => 'CREATE RULE r AS ON INSERT TO %s DO INSTEAD SELECT mal.strike()',
+	'a trigger' => q{CREATE FUNCTION mal.tr() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM mal.strike(); RETURN NULL; END';
+		CREATE TRIGGER t INSTEAD OF UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION mal.tr()},
+	'another name and schema' => 'CREATE SCHEMA mal2; ALTER VIEW %s RENAME TO "select"; ALTER VIEW mal."select" SET SCHEMA mal2');
+sql('GRANT CREATE ON DATABASE postgres TO mallory');
+my $upgrades = 0;
+for my $twist (sort keys %twists)
+{
+	my $operator = q{SELECT operator FROM weir.operators WHERE operator::text LIKE 'mal%.%'};
+	my $view = sql($operator);
+	my $columns = sql(qq{SELECT string_agg(format('NULL::%s AS %I', format_type(atttypid, atttypmod), attname), ', ' ORDER BY attnum)
+		FROM pg_attribute WHERE attrelid = '$view'::regclass AND attnum > 0});
+	$upgrades++;
+	as('mallory', qq{SELECT weir.start_upgrade('$view',
+		'SELECT shop, count(*) AS n, sum(amount) + $upgrades AS s$upgrades FROM mal.src GROUP BY shop', auto_advance => false, safe_window => '0')});
+	wait_phase($node, $view, 'validating', 20);
+	as('mallory', sprintf $twists{$twist}, $view, $columns);
+	$view = sql($operator);
+	as('mallory', "SELECT weir.advance_upgrade('$view')");
+	ok(poll_until($node, "SELECT ended_at IS NOT NULL FROM weir.upgrades WHERE operator = '$view'::regclass ORDER BY upgrade_id DESC LIMIT 1", 't', 20),
+		"a view with $twist: the upgrade ends");
+}
+is(traces(), '', '... and nothing ran');
+is(sql(q{SELECT count(*) FROM pg_class WHERE relname IN ('twisted', 'select') AND relkind = 'v'}), '1', '... and no other view came');
+alice_goes_on('... and others go on');
+as('mallory', q{SELECT weir.drop_operator('mal2."select"')});
+
+# ---- control calls on what is somebody else's, and names
+
+for my $relation ('ali.totals', 'ali.sales', 'weir_state.totals_v1', 'weir_internal.serving', 'weir.operators', 'pg_class', 'pg_class_oid_index', '0', '4294967295')
+{
+	for my $call ('pause_operator(%s)', 'drop_operator(%s)', 'rebuild_operator(%s)', 'rollback_upgrade(%s)', 'verify(%s)', q{start_upgrade(%s, 'SELECT 1')})
+	{
+		my ($state) = error_as('mallory', sprintf "SELECT weir.$call", "'$relation'::regclass");
+		ok($state =~ /^(42501|42809|42P01)$/, "$call on $relation: refused") or diag($state);
+	}
+}
+for my $name (q{"; DROP TABLE public.prize; --"}, q{"a'b""c\\d"}, q{"two
+lines"}, '"' . 'x' x 63 . '"', q{"%s%n%L"}, "\"\xc3\xa4\xe2\x82\xac\"", '"Public"', '"current_user"', '"$$"')
+{
+	my $column = $name;
+	(my $shown = $name) =~ s/\n/ /g;
+	as('mallory', qq{SET search_path = mal;
+		CREATE TABLE "orders of others" ($column text, v int);
+		ALTER TABLE "orders of others" REPLICA IDENTITY FULL;
+		INSERT INTO "orders of others" VALUES ('x', 1);
+		SELECT weir.create_operator(format('mal.%s', \$q\$$name\$q\$), \$q\$SELECT $column, count(*) AS n, max(v) AS m FROM "orders of others" GROUP BY 1\$q\$)});
+	sql(q{SELECT weir.wait_for(timeout => '20 s')});
+	as('mallory', qq{SELECT weir.start_upgrade(\$q\$mal.$name\$q\$, \$q\$SELECT $column, count(*) AS n, max(v) AS m, min(v) AS l FROM mal."orders of others" GROUP BY 1\$q\$)});
+	as('mallory', qq{SELECT weir.wait_for_upgrade(\$q\$mal.$name\$q\$, 'observing', '20 s')});
+	as('mallory', qq{SELECT weir.finalize_upgrade(\$q\$mal.$name\$q\$); DELETE FROM mal."orders of others"; INSERT INTO mal."orders of others" VALUES ('y', 2)});
+	is(as('mallory', qq{SELECT missing, extra FROM weir.verify(\$q\$mal.$name\$q\$, '20 s')}), '0|0', "$shown is a name");
+	as('mallory', qq{SELECT weir.drop_operator(\$q\$mal.$name\$q\$); DROP TABLE mal."orders of others" CASCADE});
+}
+
 # ---- a database in which others may create in the schema that extensions go to
 
 sql('CREATE DATABASE hostile');
