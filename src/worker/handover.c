@@ -28,8 +28,8 @@
 
 /* How long a catch-up reader waits for the main reader to acknowledge. */
 #define ACKNOWLEDGE_MS 2000
-/* Holds in vain may take one of so many parts of the main reader's time. */
-#define HOLD_PART 10
+/* Holds in vain take less and less of the main reader's time, in the end one of so many parts. */
+#define HOLD_PARTS 10
 
 static void
 wake_holder_of(int64 reader_id)
@@ -191,12 +191,24 @@ verification_member(WeirReader *reader)
 	return found;
 }
 
+/* A version that is too slow to get there within a hold must not hold the stream again and again. */
+static void
+pace_holds(WeirReader *reader, TimestampTz held_since)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64		held_us = Min(now - held_since, weir_guc_max_hold_ms * (int64) 1000);
+
+	reader->hold_parts = Min(Max(reader->hold_parts, 1) * 2, HOLD_PARTS);
+	reader->next_hold = now + held_us * reader->hold_parts;
+}
+
 bool
 weir_reader_hand_over(WeirReader *reader)
 {
 	WeirReaderShmem *main_reader = weir_main_reader_find(MyDatabaseId);
 	WeirSetMember *verification;
 	XLogRecPtr	held_at;
+	TimestampTz held_since;
 	bool		done = false;
 
 	if (main_reader == NULL || GetCurrentTimestamp() < reader->next_hold)
@@ -212,6 +224,7 @@ weir_reader_hand_over(WeirReader *reader)
 		weir_reader_release_hold(reader, main_reader);
 		return false;
 	}
+	held_since = GetCurrentTimestamp();
 	if (apply_up_to(reader, held_at))
 	{
 		verification = verification_member(reader);
@@ -228,7 +241,7 @@ weir_reader_hand_over(WeirReader *reader)
 	weir_reader_release_hold(reader, main_reader);
 	if (done)
 		weir_wake_coordinator(MyDatabaseId);
-	else						/* a version that is too slow must not hold the stream again and again */
-		reader->next_hold = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), HOLD_PART * (int64) weir_guc_max_hold_ms);
+	else
+		pace_holds(reader, held_since);
 	return done;
 }

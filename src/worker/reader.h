@@ -48,7 +48,8 @@ typedef struct WeirReader
 	TimestampTz floor_checked;
 	TimestampTz stats_written;
 	TimestampTz idle_advanced;
-	TimestampTz next_hold;		/* catch-up reader: not to ask the main reader to hold before */
+	int			hold_parts;		/* catch-up reader: pause after a hold in vain, in lengths of that hold */
+	TimestampTz next_hold;		/* not to ask the main reader for one before */
 	int			passing_errors;	/* of the batch under way, in a row: it is tried again */
 	struct
 	{
