@@ -79,7 +79,9 @@ sub poll_until
 	my ($status, $answer, $error);
 	do
 	{
-		($status, $answer, $error) = $node->psql($database // 'postgres', $sql);
+		# A psql that is refused may be gone before it is given the statement, which is an exception.
+		eval { ($status, $answer, $error) = $node->psql($database // 'postgres', $sql); 1 }
+		  or ($status, $answer, $error) = (2, '', $@);
 		return 1 if $status == 0 && $answer eq $expected;
 		sleep 0.05;
 	} while (time < $end);
