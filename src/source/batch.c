@@ -101,6 +101,20 @@ weir_batch_table(WeirBatch *batch, Oid relid)
 	return NULL;
 }
 
+bool
+weir_batch_has_spilled(const WeirBatch *batch)
+{
+	for (int i = 0; i < batch->ntables; i++)
+	{
+		const WeirBatchTable *table = &batch->tables[i];
+
+		if ((table->plus != NULL && !tuplestore_in_memory(table->plus)) ||
+			(table->minus != NULL && !tuplestore_in_memory(table->minus)))
+			return true;
+	}
+	return false;
+}
+
 /* Adds a copy of a row, projected as the followed table's desc says. */
 void
 weir_batch_put(WeirBatch *batch, WeirBatchTable *table, bool plus, Datum *values, bool *isnull)

@@ -57,6 +57,7 @@ typedef struct WeirBatch
 extern WeirBatch *weir_batch_create(List *followed_tables);
 /* Empties for reuse with possibly other tables: ends tuplestores (never tuplestore_clear), resets the context. */
 extern void weir_batch_reset(WeirBatch *batch, List *followed_tables);
+extern bool weir_batch_has_spilled(const WeirBatch *batch);	/* some of it is in temporary files */
 extern WeirBatchTable *weir_batch_table(WeirBatch *batch, Oid relid);	/* NULL: not followed */
 /* For the source: */
 extern void weir_batch_put(WeirBatch *batch, WeirBatchTable *table, bool plus, Datum *values, bool *isnull);

@@ -30,7 +30,7 @@
 #include "worker/worker_loop.h"
 
 /* Rows of the first full batch, and the least there are under a backlog. */
-#define FIRST_BATCH_ROWS 10000
+#define FIRST_BATCH_ROWS 25000
 #define LEAST_BATCH_ROWS 1000
 
 static void
@@ -65,6 +65,7 @@ start_reader(int64 reader_id)
 	reader->kind = row->kind;
 	reader->stream_id = row->stream_id;
 	reader->batch_rows = FIRST_BATCH_ROWS;
+	reader->memory_rows = PG_INT64_MAX / 2;
 	reader->epoch = row->epoch;
 	reader->processed_lsn = row->status == WEIR_READER_RUNNING ? row->processed_lsn : InvalidXLogRecPtr;
 	if (row->slot_name != NULL)
@@ -131,10 +132,11 @@ set_limits(WeirReader *reader, WeirReadLimits *limits)
  * A large batch writes a key once for all its rows, but whoever waits for the
  * end of a batch (a handover, a pause) waits for all of it.  So batches grow
  * while there is a backlog, as long as reading and applying one stays within
- * weir.max_batch_time.
+ * weir.max_batch_time and it need not be written to files.  Rows may become
+ * smaller again: what fits in memory is tried out now and then.
  */
 static void
-adapt_batch(WeirReader *reader, int64 nrows, const instr_time *start)
+adapt_batch(WeirReader *reader, int64 nrows, bool has_spilled, const instr_time *start)
 {
 	instr_time	now;
 	double		fitting;
@@ -142,8 +144,13 @@ adapt_batch(WeirReader *reader, int64 nrows, const instr_time *start)
 	INSTR_TIME_SET_CURRENT(now);
 	INSTR_TIME_SUBTRACT(now, *start);
 	fitting = nrows * weir_guc_max_batch_ms / Max(INSTR_TIME_GET_MILLISEC(now), 1.0);
-	reader->batch_rows = (int64) Max(Min(fitting, reader->batch_rows * 2.0), LEAST_BATCH_ROWS);
-	reader->batch_rows = Min(reader->batch_rows, weir_guc_max_batch_rows);
+	if (has_spilled)
+		reader->memory_rows = nrows / 4 * 3;
+	else if (nrows >= reader->memory_rows)
+		reader->memory_rows += nrows / 16;
+	fitting = Min(fitting, reader->memory_rows);
+	fitting = Min(fitting, reader->batch_rows * 4.0);
+	reader->batch_rows = (int64) Max(fitting, LEAST_BATCH_ROWS);
 }
 
 /*
@@ -178,16 +185,18 @@ read_and_apply(WeirReader *reader)
 	WeirReadOutcome outcome;
 	instr_time	start;
 	int64		nrows;
+	bool		has_spilled;
 
 	INSTR_TIME_SET_CURRENT(start);
 	if (!set_limits(reader, &limits))
 		return WEIR_READ_END_OF_WAL;
 	outcome = weir_source_read(reader->source, reader->batch, &limits);
 	nrows = reader->batch->nrows;
+	has_spilled = weir_batch_has_spilled(reader->batch);
 	if (reader->batch->ntransactions > 0)
 		weir_reader_apply(reader);
 	if (outcome == WEIR_READ_BATCH_FULL && nrows > 0)
-		adapt_batch(reader, nrows, &start);
+		adapt_batch(reader, nrows, has_spilled, &start);
 	return outcome;
 }
 

@@ -35,6 +35,7 @@ typedef struct WeirReader
 	int64		epoch;
 	XLogRecPtr	processed_lsn;	/* committed in the reader's row */
 	int64		batch_rows;		/* rows after which a batch is closed; see adapt_batch */
+	int64		memory_rows;	/* about how many rows fit weir.batch_memory */
 	char		slot_name[NAMEDATALEN];
 	WeirReaderShmem *shm;
 	WeirSource *source;
