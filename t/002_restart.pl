@@ -98,7 +98,8 @@ ok(poll_until($node, q{SELECT (SELECT count(*) FROM weir.readers) = 1 AND (SELEC
 hold_transaction();
 $node->safe_psql('postgres', q{SELECT weir.create_operator('counted', 'SELECT count(*) AS n FROM public.sales')});
 ok(poll_until($node, 'SELECT count(*) = 1 FROM weir.readers WHERE waiting_since IS NOT NULL'), 'a new operator waits for its slot');
-$node->restart('immediate');
+$node->stop('immediate');
+$node->start;
 is($node->safe_psql('postgres', q{SELECT status FROM weir.operators WHERE operator = 'counted'::regclass}), 'building', 'and after a crash still');
 $node->safe_psql('postgres', q{ROLLBACK PREPARED 'holder'});
 is_exact($node, 'counted', 'SELECT count(*) AS n FROM public.sales', 'it is built after all');

@@ -136,7 +136,8 @@ $node->safe_psql('postgres', 'INSERT INTO readings VALUES (1, 1000)');
 ok(wait_status('checked_sum', 'paused'), 'paused');
 is_exact($node, 'plain', $query{plain}, 'the others go on');
 $node->safe_psql('postgres', 'INSERT INTO readings VALUES (1, 1001)');
-$node->restart('immediate');
+$node->stop('immediate');
+$node->start;
 $node->safe_psql('postgres', q{SELECT weir.resume_operator('checked_sum')});
 is_exact($node, 'checked_sum', $readings_query, 'resumed after a crash it has missed nothing');
 
