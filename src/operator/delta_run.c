@@ -100,7 +100,7 @@ raise_negative_count(WeirDeltaRun *run, const WeirRow *key, const WeirRow *old, 
 					RelationGetRelationName(weir_keyed_table_relation(run->table))),
 			 errdetail_internal("%s", detail),
 			 errdetail_log("%s Key %s.", detail, weir_state_key_text(state->key, key)),
-			 errhint("Rebuild its operator with weir.rebuild_operator.")));
+			 errhint(WEIR_REBUILD_HINT)));
 }
 
 /* Replaces the extremes that the fold could not tell by what the side tables say. */

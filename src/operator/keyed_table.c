@@ -142,7 +142,7 @@ open_key_index(WeirKeyedTable *table)
 				(errcode(WEIR_ERRCODE_STATE_CORRUPT),
 				 errmsg("state table \"%s\" has no unique index on its key",
 						RelationGetRelationName(table->relation)),
-				 errhint("Rebuild its operator with weir.rebuild_operator.")));
+				 errhint(WEIR_REBUILD_HINT)));
 }
 
 WeirKeyedTable *

@@ -86,7 +86,7 @@ weir_state_layout_check(const WeirStateLayout *layout, Relation relation)
 				 errdetail("Column %d is %s, not %s.", i + 1,
 						   att && !att->attisdropped ? format_type_be(att->atttypid) : "missing",
 						   OidIsValid(expected) ? format_type_be(expected) : "expected"),
-				 errhint("Rebuild its operator with weir.rebuild_operator.")));
+				 errhint(WEIR_REBUILD_HINT)));
 	}
 }
 

@@ -9,6 +9,9 @@
 #include "operator/definition.h"
 #include "utils/rel.h"
 
+/* For errors of a state table, which does not know its operator's name. */
+#define WEIR_REBUILD_HINT "SELECT * FROM weir.rebuild_operator('...'); with the operator of this state table."
+
 typedef struct WeirStateLayout
 {
 	const WeirDefinition *def;

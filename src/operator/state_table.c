@@ -271,7 +271,8 @@ apply_table(WeirState *state, const WeirBatchTable *table, WeirApplyCounts *coun
 	if (table->nplus + table->nminus == 0)
 		return;
 	register_changes(WEIR_ENR_PLUS, table, table->plus);
-	register_changes(WEIR_ENR_MINUS, table, table->minus);
+	if (table->nminus > 0)
+		register_changes(WEIR_ENR_MINUS, table, table->minus);
 	for (int i = 0; i < state->nextremes; i++)
 		apply_delta(state->extremes[i], table, &extreme_counts);
 	apply_delta(state, table, counts);
