@@ -288,7 +288,8 @@ weir_wait_for(PG_FUNCTION_ARGS)
 		if (XLogRecPtrIsInvalid(reached) || one < reached)
 			reached = one;
 	}
-	PG_RETURN_LSN(XLogRecPtrIsInvalid(reached) ? lsn : reached);
+	/* lsn may have been moved back over a page header: nothing lies in between. */
+	PG_RETURN_LSN(Max(Max(reached, lsn), PG_GETARG_LSN(1)));
 }
 
 static WeirUpgrade *
