@@ -54,7 +54,8 @@ weir_verification_run(WeirReader *reader, WeirLoadedVersion *throwaway,
 	WeirVersion *expected;
 	WeirVersionRun run;
 	uint64		request_id;
-	WeirDrift	drift;
+	bool		compared;
+	WeirDrift	drift = {0, 0};
 
 	weir_worker_begin();
 	if (!snapshot_is_at(main_reader->reader_id, held_at))
@@ -69,18 +70,24 @@ weir_verification_run(WeirReader *reader, WeirLoadedVersion *throwaway,
 	expected = weir_version_get(throwaway->operator_id, throwaway->version);
 	run = weir_version_run_get(throwaway->operator_id, operator->serving_version);
 	request_id = weir_version_request(throwaway->operator_id, throwaway->version);
-	if (run.status != WEIR_RUN_LIVE || run.reader_id != main_reader->reader_id)
+	compared = run.status == WEIR_RUN_LIVE && run.reader_id == main_reader->reader_id;
+	if (compared)
+		drift = weir_drift_compare(expected->state_table, actual->state_table,
+								   output_names(throwaway->definition), throwaway->owner);
+	weir_version_retire(throwaway->operator_id, throwaway->version);
+	weir_reader_end(reader->reader_id);
+
+	/*
+	 * Only now: when nobody waits any more the coordinator clears up, and must
+	 * find these rows locked. Not after the commit, when it would take the call
+	 * for one that was never answered.
+	 */
+	if (compared)
+		weir_request_finish(request_id, drift.missing, drift.extra, held_at);
+	else
 		weir_request_fail(request_id, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 						  "serving version stopped while it was being verified",
 						  "SELECT * FROM weir.versions;");
-	else
-	{
-		drift = weir_drift_compare(expected->state_table, actual->state_table,
-								   output_names(throwaway->definition), throwaway->owner);
-		weir_request_finish(request_id, drift.missing, drift.extra, held_at);
-	}
-	weir_version_retire(throwaway->operator_id, throwaway->version);
-	weir_reader_end(reader->reader_id);
 	weir_worker_commit();
 	return true;
 }

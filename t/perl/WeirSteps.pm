@@ -62,7 +62,12 @@ sub is_exact
 	my ($status, $answer, $error) =
 	  $node->psql($database // 'postgres', "SELECT weir.wait_for('$operator', timeout => '60 s')");
 	return Test::More::is($error, '', "$name: caught up") if $status != 0;
-	return Test::More::is(differences($node, $operator, $query, $database), '0', $name);
+	my $count = differences($node, $operator, $query, $database);
+	Test::More::diag($node->safe_psql($database // 'postgres', qq{
+		(SELECT 'is', d::text FROM (SELECT * FROM $operator EXCEPT ALL ($query)) AS d) UNION ALL
+		(SELECT 'should be', d::text FROM (($query) EXCEPT ALL SELECT * FROM $operator) AS d) ORDER BY 2 LIMIT 20}))
+	  if $count != 0;
+	return Test::More::is($count, '0', $name);
 }
 
 # SQLSTATE and message of a statement that fails, '' of one that does not. All of what psql
