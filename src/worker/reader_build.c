@@ -128,6 +128,32 @@ start_over(WeirReader *reader, BuildPlan *plan)
 	WEIR_CRASH_POINT("build-intent");
 }
 
+/*
+ * TRUNCATE and rewrites by ALTER TABLE are not MVCC-safe: one that was
+ * committed after the snapshot and before the table could be locked leaves it
+ * nothing to see.  Its file is then not the one that the snapshot's own
+ * pg_class names.  Another try has a later snapshot.
+ */
+static void
+check_source_was_whole(BuildPlan *plan)
+{
+	Oid			type = OIDOID;
+	Datum		value = ObjectIdGetDatum(plan->loaded->definition->source);
+
+	if (SPI_execute_with_args("SELECT c.oid::pg_catalog.regclass FROM pg_catalog.pg_class c "
+							  "WHERE c.oid IN (SELECT $1 UNION SELECT t.relid::oid FROM pg_catalog.pg_partition_tree($1) t) "
+							  "AND c.relfilenode <> pg_catalog.pg_relation_filenode(c.oid)",
+							  1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not compare files of relation %u", plan->loaded->definition->source);
+	if (SPI_processed > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table %s was truncated or rewritten before it could be read",
+						weir_result_text(0, 1)),
+				 errhint("Nothing to do: operator \"%s\" is built from a new snapshot.",
+						 plan->loaded->operator_name)));
+}
+
 /* Reads the rows under the snapshot that creating the slot exports. */
 static WeirStateBuild *
 read_at_new_slot(WeirReader *reader, BuildPlan *plan, XLogRecPtr *lsn)
@@ -144,6 +170,7 @@ read_at_new_slot(WeirReader *reader, BuildPlan *plan, XLogRecPtr *lsn)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
 	build = weir_state_build_read(plan->loaded->state, plan->queries);
+	check_source_was_whole(plan);
 	SPI_finish();
 	PopActiveSnapshot();
 	weir_slot_persist_and_release();
