@@ -60,7 +60,7 @@ CREATE TABLE weir_internal.version (
     append_only boolean NOT NULL,
     fingerprint text NOT NULL,          -- of the functions it calls
     strategy text NOT NULL CHECK (strategy IN ('backfill', 'reuse', 'fresh')),
-    build_from int,                     -- reuse: the version whose state it is derived from
+    build_from int,                     -- reuse: the version whose state it is derived from; verification: the one it checks
     request_id bigint,                  -- verification: the waiting call, in shared memory
     -- definition_view and state_table are 0 once a retired version is removed
     retired boolean NOT NULL DEFAULT false,

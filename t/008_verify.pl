@@ -112,6 +112,27 @@ $node->safe_psql('postgres', q{SELECT weir.wait_for('second', timeout => '60 s')
 $node->safe_psql('postgres', 'ALTER TABLE sales ADD COLUMN note text');
 is($node->safe_psql('postgres', q{SELECT missing, extra FROM weir.verify('second')}), '0|0', 'after DDL on the source');
 
+# ---- another version takes over while it is verified, with a column more, and is let go
+
+my $wider = $sales_query =~ s/ FROM/, max(amount) * 2 AS twice FROM/r;
+for my $case ([ 'finalize_upgrade', 'ERROR:  55000: operator "totals" could not be verified: version 1 ', $wider ], [ '', '^0\|0$', $wider ])
+{
+	my ($end, $expected, $query) = @$case;
+	my $name = $end eq '' ? 'shifted' : 'finalized';
+	$writer = open_session($node);
+	$writer->query('BEGIN; CREATE TABLE elsewhere (a int)');
+	$leaver = open_session($node);
+	$leaver->send(q{SELECT missing, extra FROM weir.verify('totals')});
+	ok(poll_until($node, 'SELECT count(*) = 1 FROM weir.readers WHERE waiting_since IS NOT NULL'), "$name: a call waits");
+	$node->safe_psql('postgres', "SELECT weir.start_upgrade('totals', '$query')");
+	wait_phase($node, 'totals', 'observing');
+	$node->safe_psql('postgres', "SELECT weir.$end('totals')") if $end ne '';
+	$writer->query('ROLLBACK');
+	like($leaver->answer, qr/$expected/s, '... and is answered for the version that it was made for');
+	$_->finish for $writer, $leaver;
+	$wider =~ s/\* 2 AS twice/* 3 AS thrice/;
+}
+
 # ---- dropped while it is verified
 
 $writer = open_session($node);
@@ -124,6 +145,7 @@ like($leaver->answer, qr/ERROR:  (?:55000|42704|57014)/, 'dropping the operator 
 $writer->query('ROLLBACK');
 $_->finish for $writer, $leaver, @sessions;
 ok(poll_until($node, q{SELECT count(*) FROM weir_internal.version WHERE purpose = 'verification'}, '0'), 'nothing is left');
-is_exact($node, 'totals', $sales_query, 'the other operator goes on');
+$node->safe_psql('postgres', q{SELECT weir.wait_for('totals', timeout => '60 s')});
+is(differences($node, '(SELECT shop, n, total, highest FROM totals) AS kept', $sales_query), '0', 'the other operator goes on');
 $node->stop;
 done_testing();

@@ -26,7 +26,7 @@ typedef struct WeirVersion
 	bool		append_only;
 	char	   *fingerprint;
 	char	   *strategy;
-	int			build_from;		/* 0: none */
+	int			build_from;		/* reuse: the version whose state it takes; a throwaway: the one it checks; 0 none */
 	bool		retired;
 } WeirVersion;
 

@@ -1,7 +1,8 @@
 /*
  * verification.c - the last step of weir.verify, in the throwaway's reader.
  *
- * The throwaway version was backfilled and caught up beside the serving one.
+ * The throwaway version was backfilled and caught up beside the one it checks,
+ * which served when the call was made.
  * With the main reader held at one position, one snapshot has both at the same
  * LSN; the hold is released at once and the comparison runs under that
  * snapshot, however long it takes. The outcome goes to the waiting call through
@@ -16,7 +17,6 @@
 #include "utils/lsyscache.h"
 
 #include "catalog/catalog_query.h"
-#include "catalog/operator_catalog.h"
 #include "catalog/version_catalog.h"
 #include "upgrade/drift.h"
 #include "worker/reader.h"
@@ -49,9 +49,8 @@ bool
 weir_verification_run(WeirReader *reader, WeirLoadedVersion *throwaway,
 					  WeirReaderShmem *main_reader, XLogRecPtr held_at)
 {
-	WeirOperator *operator;
-	WeirVersion *actual;
 	WeirVersion *expected;
+	WeirVersion *actual;
 	WeirVersionRun run;
 	uint64		request_id;
 	bool		compared;
@@ -65,12 +64,12 @@ weir_verification_run(WeirReader *reader, WeirLoadedVersion *throwaway,
 	}
 	weir_reader_release_hold(reader, main_reader);
 
-	operator = weir_operator_by_id(throwaway->operator_id);
-	actual = weir_version_get(throwaway->operator_id, operator->serving_version);
+	/* With what served when the call was made: another may serve by now, with other columns. */
 	expected = weir_version_get(throwaway->operator_id, throwaway->version);
-	run = weir_version_run_get(throwaway->operator_id, operator->serving_version);
+	actual = weir_version_get(throwaway->operator_id, expected->build_from);
+	run = weir_version_run_get(throwaway->operator_id, expected->build_from);
 	request_id = weir_version_request(throwaway->operator_id, throwaway->version);
-	compared = run.status == WEIR_RUN_LIVE && run.reader_id == main_reader->reader_id;
+	compared = !actual->retired && run.status == WEIR_RUN_LIVE && run.reader_id == main_reader->reader_id;
 	if (compared)
 		drift = weir_drift_compare(expected->state_table, actual->state_table,
 								   output_names(throwaway->definition), throwaway->owner);
@@ -86,7 +85,7 @@ weir_verification_run(WeirReader *reader, WeirLoadedVersion *throwaway,
 		weir_request_finish(request_id, drift.missing, drift.extra, held_at);
 	else
 		weir_request_fail(request_id, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-						  "serving version stopped while it was being verified",
+						  psprintf("version %d stopped or was replaced while it was being verified", actual->version),
 						  "SELECT * FROM weir.versions;");
 	weir_worker_commit();
 	return true;

@@ -53,6 +53,7 @@ create_throwaway(const WeirRequest *request)
 	throwaway.operator_name = operator->view_name;
 	throwaway.owner = weir_relation_owner(operator->view);
 	throwaway.version = throwaway_number(request->operator_id);
+	throwaway.build_from = serving->version;
 	throwaway.text = serving->definition;
 	throwaway.query = weir_version_query(serving->definition_view);
 	throwaway.definition = weir_version_definition(serving);
