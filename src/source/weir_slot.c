@@ -15,14 +15,17 @@
  */
 #include "weir.h"
 
+#include "access/transam.h"
 #include "access/xact.h"
 #include "access/xlogutils.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "replication/snapbuild.h"
 #include "source/source_internal.h"
+#include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
+#include "storage/procarray.h"
 #include "storage/spin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -117,6 +120,38 @@ weir_slot_exists(const char *slot_name, XLogRecPtr *confirmed_flush, XLogRecPtr 
 }
 
 /*
+ * A slot's snapshot knows from the WAL who has committed, and the WAL knows it
+ * first: a commit record can be flushed, by anybody, well before the process
+ * that wrote it has marked its transaction as committed.  Whoever looked at a
+ * row of it under this snapshot in between would find a transaction that is
+ * neither running nor committed, take it for aborted and say so in the row's
+ * hint bits: the row would be gone for everybody, for ever.  So this waits
+ * until every transaction that the snapshot sees is marked.  (Not until it has
+ * ended: that may take as long as a synchronous standby likes.)  Some minor
+ * releases of the server, like 15.20, wait by themselves; most do not.
+ */
+static void
+wait_for_marked_commits(Snapshot snapshot)
+{
+	static uint32 wait_event = 0;
+	Snapshot	present = GetLatestSnapshot();
+
+	for (uint32 i = 0; i < present->xcnt; i++)
+	{
+		TransactionId xid = present->xip[i];
+
+		/* Who is not running any more has been marked before. */
+		while (!XidInMVCCSnapshot(xid, snapshot) && !TransactionIdDidCommit(xid) &&
+			   TransactionIdIsInProgress(xid))
+		{
+			(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 1,
+							 weir_compat_wait_event("WeirCommitMark", &wait_event));
+			CHECK_FOR_INTERRUPTS();
+		}
+	}
+}
+
+/*
  * Creates an ephemeral slot and leaves it acquired; returns the LSN that the
  * changes start after.  Waits for every transaction of the cluster that has
  * written by then to end, however long that takes: callers say so somewhere
@@ -155,7 +190,12 @@ weir_slot_create(const char *slot_name, bool need_snapshot)
 	DecodingContextFindStartpoint(decoding);
 	start_lsn = MyReplicationSlot->data.confirmed_flush;
 	if (need_snapshot)
-		RestoreTransactionSnapshot(SnapBuildInitialSnapshot(decoding->snapshot_builder), MyProc);
+	{
+		Snapshot	snapshot = SnapBuildInitialSnapshot(decoding->snapshot_builder);
+
+		RestoreTransactionSnapshot(snapshot, MyProc);
+		wait_for_marked_commits(snapshot);
+	}
 	FreeDecodingContext(decoding);
 
 	if (CurrentResourceOwner != caller_owner)
