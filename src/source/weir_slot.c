@@ -119,6 +119,19 @@ weir_slot_exists(const char *slot_name, XLogRecPtr *confirmed_flush, XLogRecPtr 
 	return true;
 }
 
+static void
+wait_for_mark(TransactionId xid, Snapshot snapshot)
+{
+	static uint32 wait_event = 0;
+
+	while (!XidInMVCCSnapshot(xid, snapshot) && !TransactionIdDidCommit(xid) && TransactionIdIsInProgress(xid))
+	{
+		(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 1,
+						 weir_compat_wait_event("WeirCommitMark", &wait_event));
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
 /*
  * A slot's snapshot knows from the WAL who has committed, and the WAL knows it
  * first: a commit record can be flushed, by anybody, well before the process
@@ -133,21 +146,16 @@ weir_slot_exists(const char *slot_name, XLogRecPtr *confirmed_flush, XLogRecPtr 
 static void
 wait_for_marked_commits(Snapshot snapshot)
 {
-	static uint32 wait_event = 0;
 	Snapshot	present = GetLatestSnapshot();
+	TransactionId xid = present->xmax;
 
+	/* Who has been marked is not running any more. The present snapshot lists who runs below its xmax only. */
 	for (uint32 i = 0; i < present->xcnt; i++)
+		wait_for_mark(present->xip[i], snapshot);
+	while (TransactionIdPrecedes(xid, snapshot->xmax))
 	{
-		TransactionId xid = present->xip[i];
-
-		/* Who is not running any more has been marked before. */
-		while (!XidInMVCCSnapshot(xid, snapshot) && !TransactionIdDidCommit(xid) &&
-			   TransactionIdIsInProgress(xid))
-		{
-			(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 1,
-							 weir_compat_wait_event("WeirCommitMark", &wait_event));
-			CHECK_FOR_INTERRUPTS();
-		}
+		wait_for_mark(xid, snapshot);
+		TransactionIdAdvance(xid);
 	}
 }
 
