@@ -440,6 +440,7 @@ weir_rebuild_operator(PG_FUNCTION_ARGS)
 	WeirCatalogScope scope;
 	WeirOperator *operator;
 	WeirVersion *serving;
+	List	   *objections = NIL;
 	StartedUpgrade started;
 
 	weir_require_ready();
@@ -451,6 +452,10 @@ weir_rebuild_operator(PG_FUNCTION_ARGS)
 	arguments.text = serving->definition;
 	arguments.query = weir_version_query(serving->definition_view);
 	arguments.definition = weir_version_definition(serving);
+	/* It may have been changed since; rights show when the owner's are used. */
+	weir_definition_check_replica_identity(arguments.definition, &objections);
+	if (objections != NIL)
+		weir_definition_raise(objections);
 	weir_operator_set_paused(operator->operator_id, false);
 	started = record_upgrade(&scope, operator, &arguments);
 	add_note(&arguments, psprintf("to wait for it: SELECT weir.wait_for_upgrade(%s, 'finalized');",

@@ -157,6 +157,8 @@ extern WeirDefinition *weir_definition_analyze(Query *query, bool append_only, L
  * security, replica identity.  Adds to the list.
  */
 extern void weir_definition_check_source(const WeirDefinition *def, List **objections);
+/* Of these the one that is no matter of who asks; for a rebuild, too. */
+extern void weir_definition_check_replica_identity(const WeirDefinition *def, List **objections);
 
 /* ereport(ERROR): first objection as the error, the others as detail lines. */
 pg_noreturn extern void weir_definition_raise(List *objections);

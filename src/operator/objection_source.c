@@ -384,8 +384,8 @@ check_row_security(const WeirDefinition *def, List **objections)
 								quote_identifier(GetUserNameFromId(class.relowner, false))));
 }
 
-static void
-check_replica_identity(const WeirDefinition *def, List **objections)
+void
+weir_definition_check_replica_identity(const WeirDefinition *def, List **objections)
 {
 	const char *append_only = "or, if rows are only ever inserted: options => '{\"append_only\": true}'";
 	char	   *name = weir_deparse_table_name(def->source);
@@ -431,5 +431,5 @@ weir_definition_check_source(const WeirDefinition *def, List **objections)
 {
 	check_rights(def, objections);
 	check_row_security(def, objections);
-	check_replica_identity(def, objections);
+	weir_definition_check_replica_identity(def, objections);
 }
