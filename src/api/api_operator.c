@@ -267,21 +267,50 @@ weir_operator_refuse_if_upgrading(const WeirOperator *operator)
 						 operator->reference, operator->reference)));
 }
 
+/* Core's error names the dependents, but hints at a command that is not ours. */
+static void
+drop_view(Oid view, bool cascade, const char *reference)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ObjectAddress address;
+
+	ObjectAddressSet(address, RelationRelationId, view);
+	/* Nothing is restored: the error goes on, with another hint. */
+	PG_TRY();
+	{
+		performDeletion(&address, cascade ? DROP_CASCADE : DROP_RESTRICT, 0);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		/* Without a list of dependents it is something that cascade would not help against. */
+		if (cascade || error->sqlerrcode != ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST || error->detail == NULL)
+			PG_RE_THROW();
+		FlushErrorState();
+		error->hint = psprintf("SELECT weir.drop_operator(%s, cascade => true);", reference);
+		ReThrowError(error);
+	}
+	PG_END_TRY();
+}
+
 Datum
 weir_drop_operator(PG_FUNCTION_ARGS)
 {
 	Oid			view = PG_GETARG_OID(0);
 	bool		cascade = PG_GETARG_BOOL(1);
+	MemoryContext context = CurrentMemoryContext;
 	WeirCatalogScope scope;
 	WeirOperator *operator = weir_operator_begin_control(&scope, fcinfo, 0);
-	ObjectAddress address;
+	char	   *reference = MemoryContextStrdup(context, operator->reference);
 
 	weir_operator_remove(operator, scope.caller, NULL);
 	weir_operator_end_control(&scope);
 
 	/* The view only: what readers write to is dropped later, by the coordinator. */
-	ObjectAddressSet(address, RelationRelationId, view);
-	performDeletion(&address, cascade ? DROP_CASCADE : DROP_RESTRICT, 0);
+	drop_view(view, cascade, reference);
 	PG_RETURN_VOID();
 }
 
