@@ -84,6 +84,7 @@ SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop, count(*) AS n FRO
 -- reuse of what is not kept
 SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop, count(*) AS n, min(amount) AS total FROM sales GROUP BY shop', strategy => 'reuse')$$);
 SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop, count(*) AS n, min(amount) AS lowest FROM sales GROUP BY shop', strategy => 'reuse')$$);
+SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT s.shop, sum(amount) AS total, max(s.amount * 2) FILTER (WHERE s.amount > 1) AS doubled FROM sales AS s GROUP BY s.shop', strategy => 'reuse')$$);
 SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop, count(*) AS n FROM sales WHERE amount > 5 GROUP BY shop', strategy => 'reuse')$$);
 SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop, amount, count(*) AS n FROM sales GROUP BY shop, amount', strategy => 'reuse')$$);
 -- a column that would change its type, one that would go under a view, several at once

@@ -13,6 +13,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
+#include "operator/objection.h"
 #include "upgrade/reuse.h"
 
 /* Index of the equal key in definition, or -1. */
@@ -49,6 +50,24 @@ same_groups(const WeirDefinition *next, const WeirDefinition *previous)
 	return true;
 }
 
+/* What an atom adds up, as its user would write it. */
+static char *
+atom_for_people(const WeirDefinition *definition, const WeirAtom *atom)
+{
+	static const char *const names[] = {
+		[WEIR_ATOM_COUNT] = "count",
+		[WEIR_ATOM_SUM] = "sum",
+		[WEIR_ATOM_MIN] = "min",
+		[WEIR_ATOM_MAX] = "max",
+	};
+	char	   *arg = atom->arg ? weir_deparse_for_people(definition->source, atom->arg) : "*";
+	/* An operator's expression comes in parentheses already. */
+	char	   *call = psprintf(atom->arg && IsA(atom->arg, OpExpr) ? "%s%s" : "%s(%s)", names[atom->kind], arg);
+
+	return atom->filter == NULL ? call :
+		psprintf("%s FILTER (WHERE %s)", call, weir_deparse_for_people(definition->source, atom->filter));
+}
+
 const char *
 weir_reuse_obstacle(const WeirDefinition *next, const WeirDefinition *previous)
 {
@@ -62,14 +81,8 @@ weir_reuse_obstacle(const WeirDefinition *next, const WeirDefinition *previous)
 		return "its keys differ";
 	for (int i = 0; i < next->natoms; i++)
 	{
-		const WeirAtom *atom = &next->atoms[i];
-
-		if (find_atom(previous, atom) < 0)
-			return psprintf("the old version keeps nothing for %s(%s)",
-							atom->kind == WEIR_ATOM_COUNT ? "count" :
-							atom->kind == WEIR_ATOM_SUM ? "sum" :
-							atom->kind == WEIR_ATOM_MIN ? "min" : "max",
-							atom->arg_sql ? atom->arg_sql : "*");
+		if (find_atom(previous, &next->atoms[i]) < 0)
+			return psprintf("the old version keeps nothing for %s", atom_for_people(next, &next->atoms[i]));
 	}
 	return NULL;
 }
