@@ -341,7 +341,7 @@ weir_resume_operator(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("operator \"%s\" cannot be resumed: its WAL is gone", operator->view_name),
-				 errdetail("%s.", run.message ? run.message : "Its slot was given up"),
+				 run.message ? errdetail("It stopped with: %s.", run.message) : errdetail("Its slot was given up."),
 				 errhint("SELECT * FROM weir.rebuild_operator(%s);", operator->reference)));
 	weir_operator_set_paused(operator->operator_id, false);
 	append_ledger(operator, "resume", scope.caller, operator->serving_version, NULL);

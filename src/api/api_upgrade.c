@@ -171,8 +171,8 @@ check_serving_is_live(const WeirOperator *operator, const WeirVersionRun *run, U
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("operator \"%s\" is %s", operator->view_name,
 					operator->paused ? "paused" : weir_run_status_name(run->status)),
-			 errdetail("An upgrade runs beside a live version.%s%s", run->message ? " It stopped with: " : "",
-					   run->message ? run->message : ""),
+			 run->message ? errdetail("An upgrade runs beside a live version. It stopped with: %s.", run->message) :
+			 errdetail("An upgrade runs beside a live version."),
 			 run->status == WEIR_RUN_STOPPED || operator->paused ?
 			 errhint("SELECT weir.resume_operator(%s); or SELECT * FROM weir.rebuild_operator(%s); or, to replace it by this definition: options => '{\"repair\": true}'",
 					 operator->reference, operator->reference) :

@@ -362,8 +362,8 @@ weir_wait_for_upgrade(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_QUERY_CANCELED),
 					 errmsg("upgrade " INT64_FORMAT " of operator \"%s\" did not reach phase %s in time",
 							upgrade->upgrade_id, name, wanted_name),
-					 errdetail("It is in phase %s.%s%s", weir_phase_name(upgrade->phase),
-							   upgrade->reason ? " Reason: " : "", upgrade->reason ? upgrade->reason : ""),
+					 upgrade->reason ? errdetail("It is in phase %s. Reason: %s.", weir_phase_name(upgrade->phase), upgrade->reason) :
+					 errdetail("It is in phase %s.", weir_phase_name(upgrade->phase)),
 					 errhint("SELECT * FROM weir.upgrades WHERE upgrade_id = " INT64_FORMAT ";",
 							 upgrade->upgrade_id)));
 		nap(LOOK_MS);

@@ -156,7 +156,7 @@ read_record(WeirSource *source)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("could not read WAL at %X/%X", LSN_FORMAT_ARGS(reader->EndRecPtr)),
-				 errdetail_internal("%s", problem)));
+				 errdetail("The record cannot be read: %s.", problem)));
 	return false;
 }
 

@@ -100,8 +100,8 @@ weir_upgrade_roll_back(const WeirOperator *operator, WeirUpgrade *upgrade, Oid a
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("upgrade " INT64_FORMAT " of operator \"%s\" can no longer be rolled back",
 						upgrade->upgrade_id, operator->view_name),
-				 errdetail("%s", upgrade->rollback_obstacle ? upgrade->rollback_obstacle :
-						   psprintf("Version %d is not in lockstep any more.", upgrade->from_version)),
+				 upgrade->rollback_obstacle ? errdetail("There is no way back: %s.", upgrade->rollback_obstacle) :
+				 errdetail("Version %d is not in lockstep any more.", upgrade->from_version),
 				 errhint("SELECT * FROM weir.start_upgrade(%s, (SELECT definition FROM weir.versions WHERE version = %d AND operator = %s::regclass));",
 						 operator->reference, upgrade->from_version, operator->reference)));
 	if (has_shifted)
