@@ -7,6 +7,9 @@
  * an older snapshot then still sees the version that served in it (I1). The
  * same filter stands in a new operator's view, whose rows come in several
  * transactions and must appear at once.
+ *
+ * Nobody can write through the view, not even a superuser: what is in a state
+ * table is the reader's alone.
  */
 #include "postgres.h"
 
@@ -43,6 +46,14 @@
 /* Attempts to find the relation unlocked, one millisecond apart. */
 #define LOCK_ATTEMPTS 50
 
+/*
+ * Beside the only table of a view: core lets a view be written to when it reads
+ * one relation and nothing else. The planner removes it, so it costs a reader
+ * nothing, unlike OFFSET 0, which would keep conditions from the index. (A
+ * UNION ALL cannot be written to anyway.)
+ */
+#define READ_ONLY ", (SELECT) AS read_only"
+
 static char *
 qualified_name(Oid relation)
 {
@@ -71,7 +82,7 @@ weir_serving_view_create(RangeVar *name, const WeirDefinition *definition, const
 	for (int i = 0; i < definition->noutputs; i++)
 		appendStringInfo(&sql, "%s%s", i == 0 ? "" : ", ",
 						 quote_identifier(definition->outputs[i].column.name));
-	appendStringInfo(&sql, " FROM %s", qualified_name(version->state_table));
+	appendStringInfo(&sql, " FROM %s" READ_ONLY, qualified_name(version->state_table));
 	append_pointer(&sql, version->operator_id, version->version);
 	weir_run_utility(sql.data);
 	view = get_relname_relid(name->relname, namespace);
@@ -244,8 +255,7 @@ view_options(Oid view)
 {
 	char	   *options;
 
-	weir_query(NULL, "SELECT string_agg(o, ', ') FROM pg_class, unnest(reloptions) AS o "
-			   "WHERE oid = $1 AND o NOT LIKE 'check_option=%'", "o", view);
+	weir_query(NULL, "SELECT string_agg(o, ', ') FROM pg_class, unnest(reloptions) AS o WHERE oid = $1", "o", view);
 	options = weir_result_text(0, 1);
 	return options == NULL ? "" : psprintf(" WITH (%s)", options);
 }
@@ -262,7 +272,9 @@ weir_serving_view_replace(const WeirOperator *operator, const WeirVersion *first
 	appendStringInfo(&sql, "CREATE OR REPLACE VIEW %s%s AS ", qualified_name(operator->view),
 					 view_options(operator->view));
 	append_branch(&sql, columns, first);
-	if (second != NULL)
+	if (second == NULL)
+		appendStringInfoString(&sql, READ_ONLY);
+	else
 	{
 		append_pointer(&sql, operator->operator_id, first->version);
 		appendStringInfoString(&sql, " UNION ALL ");
