@@ -101,8 +101,8 @@ sub start_child
 		my $report = sub { append_to_file("$reports/$name", "$name: $_[0]\n") };
 		until (-e $stop_file || getppid() != $parent)
 		{
-			# A psql that is refused does not read what it is given, which is an exception.
-			eval { $code->($report); 1 } or $@ =~ /Broken pipe/ or $report->("died: $@");
+			# A psql that is refused, or ended, does not read what it is given, which is an exception.
+			eval { $code->($report); 1 } or $@ =~ /Broken pipe|process ended prematurely/ or $report->("died: $@");
 			$count++;
 		}
 		append_to_file("$reports/$name.count", "$count\n");
