@@ -9,11 +9,7 @@
 #include "postgres.h"
 
 #include "access/relation.h"
-#include "access/transam.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_proc.h"
-#include "common/md5.h"
-#include "lib/stringinfo.h"
 #include "rewrite/rewriteHandler.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -24,6 +20,7 @@
 
 #include "catalog/catalog_query.h"
 #include "catalog/operator_catalog.h"
+#include "operator/fingerprint.h"
 #include "operator/loaded_version.h"
 #include "operator/owner_scope.h"
 #include "weir_compat.h"
@@ -36,43 +33,6 @@ static void
 note_function_change(Datum arg, int cacheid, uint32 hashvalue)
 {
 	function_changes++;
-}
-
-char *
-weir_functions_fingerprint(List *functions)
-{
-	StringInfoData bodies;
-	ListCell   *lc;
-
-	initStringInfo(&bodies);
-	foreach(lc, functions)
-	{
-		Oid			function = lfirst_oid(lc);
-		HeapTuple	tuple;
-		Datum		body;
-		bool		isnull;
-
-		/* Built-in functions change with the server's major version only. */
-		if (function < FirstNormalObjectId)
-			continue;
-		tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-		if (!HeapTupleIsValid(tuple))
-			elog(ERROR, "cache lookup failed for function %u", function);
-		appendStringInfo(&bodies, "%u:", function);
-		for (int attribute = 0; attribute < 2; attribute++)
-		{
-			body = SysCacheGetAttr(PROCOID, tuple,
-								   attribute == 0 ? Anum_pg_proc_prosrc : Anum_pg_proc_probin, &isnull);
-			if (!isnull)
-				appendStringInfoString(&bodies, TextDatumGetCString(body));
-		}
-		body = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosqlbody, &isnull);
-		if (!isnull)
-			appendStringInfoString(&bodies, TextDatumGetCString(body));
-		appendStringInfoChar(&bodies, ';');
-		ReleaseSysCache(tuple);
-	}
-	return text_to_cstring(DatumGetTextPP(DirectFunctionCall1(md5_text, PointerGetDatum(cstring_to_text(bodies.data)))));
 }
 
 Query *
@@ -132,18 +92,39 @@ check_unchanged(const WeirVersion *row, const WeirDefinition *definition, const 
 			 row->operator_id, row->version, row->nextremes, definition->nextremes);
 }
 
+/* False: none has changed. Otherwise why the version must stop. */
+static bool
+find_changed_function(const WeirLoadedVersion *version, WeirStop *stop)
+{
+	List	   *changed = weir_fingerprint_changed(version->fingerprint,
+													weir_functions_fingerprint(version->definition->functions));
+
+	if (changed == NIL)
+		return false;
+	*stop = (WeirStop)
+	{
+		.cause = "stale",
+		.sqlerrcode = WEIR_ERRCODE_STALE,
+		.message = psprintf("the body of function %s has changed", (char *) linitial(changed)),
+		.detail = psprintf("The state of operator \"%s\" version %d was computed with its former body.",
+						   version->operator_name, version->version),
+		.hint = psprintf("SELECT * FROM weir.rebuild_operator(%s); or give the function its former body and SELECT weir.resume_operator(%s);",
+						 version->operator_reference, version->operator_reference)
+	};
+	return true;
+}
+
 static void
 check_functions(const WeirLoadedVersion *version)
 {
-	if (strcmp(version->fingerprint, weir_functions_fingerprint(version->definition->functions)) == 0)
-		return;
-	ereport(ERROR,
-			(errcode(WEIR_ERRCODE_STALE),
-			 errmsg("a function called by operator \"%s\" version %d has a changed body",
-					version->operator_name, version->version),
-			 errdetail("The state was computed with the function's former body (fingerprint %s).",
-					   version->fingerprint),
-			 errhint("SELECT * FROM weir.rebuild_operator(%s);", version->operator_reference)));
+	WeirStop	stop;
+
+	if (find_changed_function(version, &stop))
+		ereport(ERROR,
+				(errcode(stop.sqlerrcode),
+				 errmsg("%s", stop.message),
+				 errdetail("%s", stop.detail),
+				 errhint("%s", stop.hint)));
 }
 
 void
@@ -155,6 +136,17 @@ weir_version_check_functions(WeirLoadedVersion *version)
 		return;
 	check_functions(version);
 	version->functions_seen = seen;
+}
+
+bool
+weir_version_functions_changed(WeirLoadedVersion *version, WeirStop *stop)
+{
+	uint64		seen = function_changes;
+
+	if (version->functions_seen == seen || find_changed_function(version, stop))
+		return version->functions_seen != seen;
+	version->functions_seen = seen;
+	return false;
 }
 
 WeirLoadedVersion *

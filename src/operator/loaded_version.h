@@ -41,14 +41,13 @@ extern bool weir_version_is_current(const WeirLoadedVersion *version);
  * functions: then it is about the bodies that were used.
  */
 extern void weir_version_check_functions(WeirLoadedVersion *version);
+/* The same as an answer, for a moment without changes; fills in why the version must stop. */
+extern bool weir_version_functions_changed(WeirLoadedVersion *version, WeirStop *stop);
 extern void weir_version_unload(WeirLoadedVersion *version);
 
 /* Analysed definition of a version, in CurrentMemoryContext. */
 extern WeirDefinition *weir_version_definition(const WeirVersion *version);
 /* The Query of a definition view; WE004 when the view is gone. */
 extern Query *weir_version_query(Oid definition_view);
-
-/* Digest of the bodies of the user's functions among these. */
-extern char *weir_functions_fingerprint(List *functions);
 
 #endif							/* WEIR_LOADED_VERSION_H */

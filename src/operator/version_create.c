@@ -30,7 +30,7 @@
 #include "utils/ruleutils.h"
 
 #include "catalog/catalog_query.h"
-#include "operator/loaded_version.h"
+#include "operator/fingerprint.h"
 #include "operator/serving_view.h"
 #include "operator/state_table.h"
 #include "operator/version_create.h"

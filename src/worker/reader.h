@@ -49,6 +49,7 @@ typedef struct WeirReader
 	TimestampTz floor_checked;
 	TimestampTz stats_written;
 	TimestampTz idle_advanced;
+	TimestampTz functions_checked;
 	int			hold_parts;		/* catch-up reader: pause after a hold in vain, in lengths of that hold */
 	TimestampTz next_hold;		/* not to ask the main reader for one before */
 	int			passing_errors;	/* of the batch under way, in a row: it is tried again */

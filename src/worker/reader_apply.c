@@ -31,6 +31,8 @@
 
 /* Statistics of versions are written at most this often. */
 #define STATS_INTERVAL_MS 1000
+/* Functions that were replaced are looked for this often while nothing comes. */
+#define FUNCTIONS_INTERVAL_MS 1000
 /* The position moves over WAL without commits this often, and only for this much WAL. */
 #define IDLE_ADVANCE_MS 5000
 #define IDLE_ADVANCE_BYTES (64 * 1024)
@@ -489,6 +491,46 @@ weir_reader_advance_to_scanned(WeirReader *reader)
 		advance_position(reader, scanned);
 }
 
+/*
+ * A function that was replaced while nothing comes: told now, not with the
+ * next change. The counter of changes makes this cheap; no transaction id is
+ * used unless a version stops.
+ */
+static void
+stop_changed_functions(WeirReader *reader)
+{
+	List	   *members = NIL;
+	ListCell   *lc;
+	bool		stopped = false;
+
+	weir_worker_begin();
+	foreach(lc, reader->versions)
+	{
+		WeirStop	stop;
+		ListCell   *other;
+
+		if (!weir_version_functions_changed(lfirst(lc), &stop))
+			continue;
+		if (!stopped)
+		{
+			fence(reader, reader->processed_lsn, 0, 0, 0);
+			members = weir_reader_set_read(reader);
+			stopped = true;
+		}
+		stop.lsn = reader->processed_lsn;
+		foreach(other, members)
+			if (weir_reader_set_find(reader, lfirst(other)) == lfirst(lc))
+				weir_reader_stop_version(reader, lfirst(other), &stop);
+	}
+	weir_worker_commit();
+	if (!stopped)
+		return;
+	weir_reader_remember_commit(reader);
+	weir_worker_begin();
+	weir_reader_set_load(reader);
+	weir_worker_commit();
+}
+
 void
 weir_reader_idle_advance(WeirReader *reader)
 {
@@ -499,6 +541,12 @@ weir_reader_idle_advance(WeirReader *reader)
 		(scanned >= reader->processed_lsn + IDLE_ADVANCE_BYTES ||
 		 weir_source_would_release(reader->source, scanned));
 
+	if (reader->kind == WEIR_READER_MAIN &&
+		TimestampDifferenceExceeds(reader->functions_checked, now, FUNCTIONS_INTERVAL_MS))
+	{
+		reader->functions_checked = now;
+		stop_changed_functions(reader);
+	}
 	if (!advance && !statistics_are_due(reader, now))
 		return;
 	reader->idle_advanced = now;
