@@ -40,11 +40,18 @@ create_operator() {
 
 drop_operator() { sql -c "SELECT weir.drop_operator('busy')" >/dev/null; }
 
-# check_operator DEFINITION: a figure of something that computes wrongly is worth nothing
+# check_view VIEW DEFINITION: a figure of something that computes wrongly is worth nothing
+check_view() {
+    local columns differing
+    columns=$(definition "$2" | sed -E 's/^SELECT //; s/ FROM .*//; s/[a-z]+\([a-z*]*\) AS //g')
+    differing=$(sql -c "SET work_mem = '2GB'" \
+        -c "SELECT count(*) FROM ((SELECT $columns FROM $1 EXCEPT ALL ($(definition "$2"))) UNION ALL (($(definition "$2")) EXCEPT ALL SELECT $columns FROM $1)) d")
+    [ "$differing" = 0 ] || { echo "$part: $1 differs from $2 in $differing rows" >&2; exit 1; }
+}
+
+# check_operator DEFINITION
 check_operator() {
-    local differing
-    differing=$(sql -c "SELECT count(*) FROM ((TABLE busy EXCEPT ALL ($(definition "$1"))) UNION ALL (($(definition "$1")) EXCEPT ALL TABLE busy)) d")
-    [ "$differing" = 0 ] || { echo "$part: $1 differs from its definition in $differing rows" >&2; exit 1; }
+    check_view busy "$1"
 }
 
 reader_pid() { sql -c "SELECT pid FROM weir.readers WHERE kind = 'main'"; }
