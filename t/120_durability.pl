@@ -2,7 +2,8 @@
 # writes survive that other sessions look at them while it is still at work (P1: a process
 # that decodes must not be overlooked by snapshots). Its commits are asynchronous, but its
 # slot never passes one that a crash takes back: after every immediate stop, with a WAL writer
-# that all but sleeps, what is served equals its query (I3, I4, I7).
+# that all but sleeps, what is served equals its query (I3, I4, I7). Before a catch-up reader makes
+# the main reader hold, it has flushed its own: the hold does not wait for that.
 use strict;
 use warnings;
 use PostgreSQL::Test::Utils;
@@ -103,6 +104,26 @@ for my $round (1 .. $rounds)
 	$taken_back++ if $node->safe_psql('postgres', "SELECT '$from'::pg_lsn < '$seen'::pg_lsn") eq 't';
 }
 cmp_ok($taken_back, '>=', $rounds / 5, "the stop took commits back in $taken_back of $rounds rounds");
+
+# ---- what a catch-up reader has committed when it asks for a hold
+
+$node->safe_psql('postgres', q{SELECT weir.pause_operator('extremes'); INSERT INTO facts VALUES (1, 1)});
+ok(poll_until($node, q{SELECT count(*) = 1 FROM weir.readers WHERE kind = 'stopped' AND slot_name IS NOT NULL}), 'an operator is paused');
+my $paused_at = $node->safe_psql('postgres', q{INSERT INTO facts VALUES (1, 2); SELECT pg_current_wal_lsn()});
+$node->safe_psql('postgres', q{INSERT INTO facts VALUES (1, 3); SELECT weir.wait_for('early')});
+$node->append_conf('postgresql.conf', "weir.crash_point = 'handover-locked#flushed'\nrestart_after_crash = off");
+$node->reload;
+$node->psql('postgres', q{SELECT weir.resume_operator('extremes')});
+ok(wait_log($node, qr/crash point handover-locked reached/), 'killed with the hold in force');
+$node->stop('immediate', fail_ok => 1);
+# Without the library nobody goes on from there.
+$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+$node->start;
+is($node->safe_psql('postgres', "SELECT processed_lsn > '$paused_at' FROM weir_internal.reader WHERE kind = 'catch_up'"), 't',
+	'... what was applied before the hold is not lost');
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'pg_weir'");
+$node->restart;
+is_exact($node, 'extremes', $extreme_query, '... and it goes on');
 
 $node->stop;
 done_testing();

@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -218,6 +219,8 @@ weir_reader_hand_over(WeirReader *reader)
 		weir_wake_reader(main_reader);	/* idle, it has not looked at the WAL since we started */
 		return false;
 	}
+	/* Our commits are asynchronous; what the move would have to flush is flushed while nobody waits for us. */
+	XLogFlush(XactLastCommitEnd);
 	held_at = obtain_hold(reader, main_reader);
 	if (XLogRecPtrIsInvalid(held_at))
 	{
