@@ -63,6 +63,13 @@ is_live(const WeirUpgrade *upgrade, int version)
 	return weir_version_run_get(upgrade->operator_id, version).status == WEIR_RUN_LIVE;
 }
 
+/* Not live only until a catch-up reader has brought it back: its source was locked, or it was resumed. */
+static bool
+comes_back(const WeirVersionRun *run)
+{
+	return run->status == WEIR_RUN_CATCHING_UP || run->is_resuming;
+}
+
 /* The old version left lockstep after the shift: the upgrade goes on, rollback does not. */
 static bool
 note_lost_partner(const WeirOperator *operator, WeirUpgrade *upgrade)
@@ -79,7 +86,7 @@ note_lost_partner(const WeirOperator *operator, WeirUpgrade *upgrade)
 		.lsn = old.error_lsn,
 	};
 
-	if (old.status == WEIR_RUN_LIVE || !upgrade->rollback_possible)
+	if (old.status == WEIR_RUN_LIVE || comes_back(&old) || !upgrade->rollback_possible)
 		return false;
 	entry.reason = psprintf("version %d is %s since %X/%X: %s", upgrade->from_version,
 							weir_run_status_name(old.status), LSN_FORMAT_ARGS(old.error_lsn),
@@ -94,8 +101,17 @@ void
 weir_upgrade_roll_back(const WeirOperator *operator, WeirUpgrade *upgrade, Oid actor, const char *reason)
 {
 	bool		has_shifted = operator->serving_version == upgrade->to_version;
+	WeirVersionRun old = weir_version_run_get(upgrade->operator_id, upgrade->from_version);
 
-	if (has_shifted && !is_live(upgrade, upgrade->from_version))
+	if (has_shifted && comes_back(&old))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("upgrade " INT64_FORMAT " of operator \"%s\" cannot be rolled back at this moment",
+						upgrade->upgrade_id, operator->view_name),
+				 errdetail("Version %d is catching up.", upgrade->from_version),
+				 errhint("SELECT * FROM weir.versions WHERE operator = %s::regclass; and, when version %d is live, SELECT * FROM weir.rollback_upgrade(%s);",
+						 operator->reference, upgrade->from_version, operator->reference)));
+	if (has_shifted && old.status != WEIR_RUN_LIVE)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("upgrade " INT64_FORMAT " of operator \"%s\" can no longer be rolled back",
@@ -205,6 +221,11 @@ walk_shifting(const WeirOperator *operator, WeirUpgrade *upgrade)
 		weir_upgrade_set_reason(upgrade->upgrade_id, waits_for_old_version);
 		return false;
 	}
+	if (!is_live(upgrade, upgrade->to_version))
+	{
+		weir_upgrade_set_reason(upgrade->upgrade_id, "waits: the new version is catching up");
+		return false;
+	}
 	if (!weir_serving_view_has(operator->operator_id, upgrade->to_version))
 	{
 		if (!weir_serving_view_try_lock(operator->view))
@@ -242,6 +263,8 @@ static bool
 roll_back_failed_candidate(const WeirOperator *operator, WeirUpgrade *upgrade, const WeirVersionRun *run)
 {
 	if (run->status != WEIR_RUN_FAILED && run->status != WEIR_RUN_STOPPED && run->status != WEIR_RUN_LOST)
+		return false;
+	if (comes_back(run))
 		return false;
 	if (operator->serving_version == upgrade->to_version && !is_live(upgrade, upgrade->from_version))
 		return false;

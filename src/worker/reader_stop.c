@@ -21,12 +21,17 @@
 #include "worker/reader.h"
 
 static bool
-keeps_its_place(const WeirReader *reader, const WeirSetMember *member)
+keeps_its_place(const WeirReader *reader, const WeirSetMember *member, const WeirStop *stop)
 {
 	/* Never built: there is no place to keep. */
 	if (XLogRecPtrIsInvalid(reader->processed_lsn))
 		return false;
-	if (member->is_verification || member->is_outgoing)
+	if (member->is_verification)
+		return false;
+	/* No failure of the version: it comes back, and into lockstep. */
+	if (strcmp(stop->cause, "lock") == 0)
+		return true;
+	if (member->is_outgoing)
 		return false;
 	/*
 	 * A candidate keeps its place only if nobody else can serve: asked now,
@@ -62,7 +67,7 @@ record_stop(WeirReader *reader, const WeirSetMember *member, WeirRunStatus statu
 void
 weir_reader_stop_version(WeirReader *reader, const WeirSetMember *member, const WeirStop *stop)
 {
-	WeirRunStatus status = keeps_its_place(reader, member) ? WEIR_RUN_STOPPED : WEIR_RUN_FAILED;
+	WeirRunStatus status = keeps_its_place(reader, member, stop) ? WEIR_RUN_STOPPED : WEIR_RUN_FAILED;
 	int64		new_reader = 0;
 
 	if (status == WEIR_RUN_STOPPED)
