@@ -467,13 +467,18 @@ SELECT u.upgrade_id, o.view_oid::regclass AS operator, u.from_version, u.to_vers
     u.phase_since, r.rows_total, r.rows_written,
     CASE WHEN r.rows_total > 0 THEN round(100.0 * r.rows_written / r.rows_total, 1) END AS built_percent,
     rd.lag_bytes, u.compare_columns, u.drift_missing, u.drift_extra, u.drift_lsn, u.shift_lsn,
-    u.auto_advance, u.safe_window, u.observing_until, u.rollback_possible,
-    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN u.rollback_obstacle END AS rollback_obstacle,
+    u.auto_advance, u.safe_window, u.observing_until,
+    u.rollback_possible AND (u.phase <> 'observing' OR coalesce(old.status = 'live', false)) AS rollback_possible,
+    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN
+        CASE WHEN u.rollback_obstacle IS NULL AND u.phase = 'observing' AND old.status <> 'live'
+             THEN format('version %s is %s', old.version, old.status) || coalesce(' since ' || old.error_lsn, '') || coalesce(': ' || old.message, '')
+             ELSE u.rollback_obstacle END END AS rollback_obstacle,
     CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN u.reason END AS reason,
     u.started_at, u.started_by, u.ended_at
 FROM weir_internal.upgrade u
 JOIN weir_internal.operator o USING (operator_id)
 LEFT JOIN weir_internal.version_run r ON r.operator_id = u.operator_id AND r.version = u.to_version
+LEFT JOIN weir_internal.version_run old ON old.operator_id = u.operator_id AND old.version = u.from_version
 LEFT JOIN weir.readers rd ON rd.reader_id = r.reader_id AND u.ended_at IS NULL
 WHERE NOT o.dropped;
 COMMENT ON VIEW weir.upgrades IS 'Upgrades, under way and ended.';
@@ -496,7 +501,7 @@ COMMENT ON COLUMN weir.upgrades.shift_lsn IS 'Position at which the new version 
 COMMENT ON COLUMN weir.upgrades.auto_advance IS 'Whether steps are taken without weir.advance_upgrade.';
 COMMENT ON COLUMN weir.upgrades.safe_window IS 'How long the old version stays in lockstep after the last step.';
 COMMENT ON COLUMN weir.upgrades.observing_until IS 'End of the safe window.';
-COMMENT ON COLUMN weir.upgrades.rollback_possible IS 'Whether weir.rollback_upgrade restores the old version in one transaction.';
+COMMENT ON COLUMN weir.upgrades.rollback_possible IS 'Whether weir.rollback_upgrade restores the old version in one transaction, now.';
 COMMENT ON COLUMN weir.upgrades.rollback_obstacle IS 'Why it does not (owner and monitors only).';
 COMMENT ON COLUMN weir.upgrades.reason IS 'Why it ended or waits (owner and monitors only).';
 COMMENT ON COLUMN weir.upgrades.started_at IS 'When it was started.';

@@ -191,7 +191,7 @@ SELECT weir.wait_for('drifting') IS NOT NULL;
 CALL await($$SELECT phase = 'rolled_back' FROM weir.upgrades WHERE operator = 'failing'::regclass ORDER BY upgrade_id DESC LIMIT 1$$);
 SELECT phase, reason FROM weir.upgrades WHERE operator = 'failing'::regclass ORDER BY upgrade_id DESC LIMIT 1;
 SELECT compare('failing', 'SELECT shop, count(*), NULL::int FROM sales GROUP BY shop');
--- the old version fails while it is observed: the new one goes on, and rollback is refused
+-- the old version fails while it is observed: the new one goes on, and rollback is refused meanwhile
 DELETE FROM sales WHERE amount = 77;
 SELECT strategy FROM weir.start_upgrade('failing', 'SELECT shop, count(*) AS n, max(10 / (amount - 77)) AS m FROM sales GROUP BY shop');
 SELECT weir.wait_for_upgrade('failing', 'observing');

@@ -2,8 +2,8 @@
 # of its stream go on (I11), the WAL from its position on is kept before the stream's slot may
 # pass it, whoever is killed when (I4), and once the cause is gone it goes on from there and
 # is exact (I7). WAL is kept up to weir.max_retained_wal; beyond, the operator is lost and
-# weir.rebuild_operator mends it. A failing candidate costs its upgrade and nothing else, a
-# failing old version costs the way back and nothing else (I6, I11).
+# weir.rebuild_operator mends it. A failing candidate costs its upgrade and nothing else; while
+# the old version has stopped there is no way back, and nothing else is lost (I6, I11).
 use strict;
 use warnings;
 use Test::More;

@@ -26,6 +26,7 @@
 #include "operator/loaded_version.h"
 #include "operator/serving_view.h"
 #include "upgrade/drift.h"
+#include "upgrade/rollback_guard.h"
 #include "upgrade/upgrade_steps.h"
 
 static void
@@ -70,7 +71,20 @@ comes_back(const WeirVersionRun *run)
 	return run->status == WEIR_RUN_CATCHING_UP || run->is_resuming;
 }
 
-/* The old version left lockstep after the shift: the upgrade goes on, rollback does not. */
+static char *
+why_not_live(int version, const WeirVersionRun *run)
+{
+	if (comes_back(run))
+		return psprintf("version %d is catching up", version);
+	return psprintf("version %d is %s since %X/%X: %s", version, weir_run_status_name(run->status),
+					LSN_FORMAT_ARGS(run->error_lsn), run->message ? run->message : "");
+}
+
+/*
+ * The old version gave up its place after the shift: the upgrade goes on,
+ * rollback does not. One that has merely stopped can come back into lockstep;
+ * weir.upgrades says so as long as it lasts.
+ */
 static bool
 note_lost_partner(const WeirOperator *operator, WeirUpgrade *upgrade)
 {
@@ -86,42 +100,50 @@ note_lost_partner(const WeirOperator *operator, WeirUpgrade *upgrade)
 		.lsn = old.error_lsn,
 	};
 
-	if (old.status == WEIR_RUN_LIVE || comes_back(&old) || !upgrade->rollback_possible)
+	if ((old.status != WEIR_RUN_FAILED && old.status != WEIR_RUN_LOST) || !upgrade->rollback_possible)
 		return false;
-	entry.reason = psprintf("version %d is %s since %X/%X: %s", upgrade->from_version,
-							weir_run_status_name(old.status), LSN_FORMAT_ARGS(old.error_lsn),
-							old.message ? old.message : "");
+	entry.reason = why_not_live(upgrade->from_version, &old);
 	weir_upgrade_set_obstacle(upgrade->upgrade_id, entry.reason);
 	weir_ledger_append(&entry);
 	upgrade->rollback_possible = false;
 	return true;
 }
 
-void
-weir_upgrade_roll_back(const WeirOperator *operator, WeirUpgrade *upgrade, Oid actor, const char *reason)
+static void
+refuse_rollback(const WeirOperator *operator, const WeirUpgrade *upgrade, const WeirVersionRun *old)
 {
-	bool		has_shifted = operator->serving_version == upgrade->to_version;
-	WeirVersionRun old = weir_version_run_get(upgrade->operator_id, upgrade->from_version);
-
-	if (has_shifted && comes_back(&old))
+	if (comes_back(old) || old->status == WEIR_RUN_STOPPED)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("upgrade " INT64_FORMAT " of operator \"%s\" cannot be rolled back at this moment",
 						upgrade->upgrade_id, operator->view_name),
-				 errdetail("Version %d is catching up.", upgrade->from_version),
-				 errhint("SELECT * FROM weir.versions WHERE operator = %s::regclass; and, when version %d is live, SELECT * FROM weir.rollback_upgrade(%s);",
-						 operator->reference, upgrade->from_version, operator->reference)));
-	if (has_shifted && old.status != WEIR_RUN_LIVE)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("upgrade " INT64_FORMAT " of operator \"%s\" can no longer be rolled back",
-						upgrade->upgrade_id, operator->view_name),
-				 upgrade->rollback_obstacle ? errdetail("There is no way back: %s.", upgrade->rollback_obstacle) :
-				 errdetail("Version %d is not in lockstep any more.", upgrade->from_version),
-				 errhint("SELECT * FROM weir.start_upgrade(%s, (SELECT definition FROM weir.versions WHERE version = %d AND operator = %s::regclass));",
-						 operator->reference, upgrade->from_version, operator->reference)));
-	if (has_shifted)
+				 errdetail("Not in lockstep: %s.", why_not_live(upgrade->from_version, old)),
+				 comes_back(old) ?
+				 errhint("SELECT rollback_possible FROM weir.upgrades WHERE upgrade_id = " INT64_FORMAT "; and, when it is true, SELECT * FROM weir.rollback_upgrade(%s);",
+						 upgrade->upgrade_id, operator->reference) :
+				 errhint("When the cause is gone: SELECT weir.resume_operator(%s); or, to keep the new version, SELECT weir.finalize_upgrade(%s);",
+						 operator->reference, operator->reference)));
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("upgrade " INT64_FORMAT " of operator \"%s\" can no longer be rolled back",
+					upgrade->upgrade_id, operator->view_name),
+			 errdetail("There is no way back: %s.", why_not_live(upgrade->from_version, old)),
+			 errhint("SELECT * FROM weir.start_upgrade(%s, (SELECT definition FROM weir.versions WHERE version = %d AND operator = %s::regclass));",
+					 operator->reference, upgrade->from_version, operator->reference)));
+}
+
+void
+weir_upgrade_roll_back(const WeirOperator *operator, WeirUpgrade *upgrade, Oid actor, const char *reason)
+{
+	if (operator->serving_version == upgrade->to_version)
+	{
+		WeirVersionRun old = weir_version_run_get(upgrade->operator_id, upgrade->from_version);
+
+		if (old.status != WEIR_RUN_LIVE)
+			refuse_rollback(operator, upgrade, &old);
 		weir_serving_set(operator->operator_id, upgrade->from_version);
+		weir_rollback_guard(upgrade->upgrade_id);
+	}
 	weir_version_retire(operator->operator_id, upgrade->to_version);
 	enter_phase(operator, upgrade, WEIR_PHASE_ROLLED_BACK, actor, reason, NULL);
 }

@@ -19,7 +19,6 @@ typedef struct WeirSetMember
 	int			version;
 	bool		is_verification;
 	bool		is_candidate;	/* target of an upgrade that has not ended */
-	bool		is_outgoing;	/* origin of an upgrade that has shifted: not served any more */
 	bool		is_serving;		/* users see its rows */
 	int			partner;		/* the other version of its upgrade; 0 none */
 	bool		pause_wanted;

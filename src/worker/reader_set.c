@@ -31,7 +31,6 @@ weir_reader_set_read(const WeirReader *reader)
 	count = weir_query(&plan,
 					   "SELECT r.operator_id, r.version, v.purpose = 'verification', "
 					   "coalesce(u.to_version = r.version, false), "
-					   "coalesce(u.from_version = r.version AND s.version <> r.version, false), "
 					   "CASE r.version WHEN u.to_version THEN u.from_version WHEN u.from_version THEN u.to_version END, "
 					   "o.desired = 'pause', c.relowner, "
 					   "NOT EXISTS (SELECT FROM pg_catalog.pg_class d WHERE d.oid = v.definition_view), "
@@ -54,12 +53,11 @@ weir_reader_set_read(const WeirReader *reader)
 		member->version = weir_result_int(row, 2);
 		member->is_verification = weir_result_bool(row, 3);
 		member->is_candidate = weir_result_bool(row, 4);
-		member->is_outgoing = weir_result_bool(row, 5);
-		member->partner = weir_result_int(row, 6);
-		member->pause_wanted = weir_result_bool(row, 7);
-		member->owner = weir_result_oid(row, 8);
-		member->source_dropped = weir_result_bool(row, 9);
-		member->is_serving = weir_result_bool(row, 10);
+		member->partner = weir_result_int(row, 5);
+		member->pause_wanted = weir_result_bool(row, 6);
+		member->owner = weir_result_oid(row, 7);
+		member->source_dropped = weir_result_bool(row, 8);
+		member->is_serving = weir_result_bool(row, 9);
 		members = lappend(members, member);
 	}
 	return members;

@@ -3,9 +3,9 @@
  *
  * Runs in readers, inside the transaction that would have applied the batch.
  * What is on disk afterwards: a version that must keep its place (serving, or
- * wanted again) belongs to a reader row of kind "stopped" with the position
- * before the batch; a candidate, a throwaway or an outgoing version keeps
- * nothing. The stopped row's slot is copied by the coordinator; until then the
+ * perhaps wanted again, as the old one of an upgrade is until that has ended)
+ * belongs to a reader row of kind "stopped" with the position before the
+ * batch; a candidate that others stand in for and a throwaway keep nothing. The stopped row's slot is copied by the coordinator; until then the
  * main reader confirms nothing past that position (I4), in memory here and in
  * the catalog (slot_pending) after a restart.
  */
@@ -31,9 +31,10 @@ keeps_its_place(const WeirReader *reader, const WeirSetMember *member, const Wei
 	/* No failure of the version: it comes back, and into lockstep. */
 	if (strcmp(stop->cause, "lock") == 0)
 		return true;
-	if (member->is_outgoing)
-		return false;
 	/*
+	 * The old version of an upgrade that has shifted, too: a rollback that has
+	 * not committed cannot be seen here, and nobody waits for its transaction.
+	 *
 	 * A candidate keeps its place only if nobody else can serve: asked now,
 	 * because both may fail in one batch, the old version first.
 	 */

@@ -408,8 +408,8 @@ weir_reconcile_upgrades(void)
 										   "WHERE phase NOT IN ('finalized', 'rolled_back') "
 										   "AND NOT (phase = 'observing' AND observing_until > clock_timestamp() "
 										   "AND NOT EXISTS (SELECT FROM weir_internal.version_run r WHERE r.operator_id = u.operator_id "
-										   "AND r.status <> 'live' AND (r.version = u.to_version "
-										   "OR r.version = u.from_version AND u.rollback_possible))) ORDER BY upgrade_id", ""),
+										   "AND (r.version = u.to_version AND r.status <> 'live' "
+										   "OR r.version = u.from_version AND r.status IN ('failed', 'lost') AND u.rollback_possible))) ORDER BY upgrade_id", ""),
 								context);
 	weir_worker_commit();
 	MemoryContextSwitchTo(context);

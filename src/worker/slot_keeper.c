@@ -191,7 +191,7 @@ weir_slots_drop_ended(void)
 }
 
 static void
-record_loss(int64 operator_id, int version, const WeirReaderRow *row, const char *why, int64 retained_mb)
+record_loss(int64 operator_id, int version, const char *hint, const WeirReaderRow *row, const char *why, int64 retained_mb)
 {
 	WeirOperator *operator = weir_operator_by_id(operator_id);
 	WeirLedgerEntry entry = {
@@ -209,7 +209,7 @@ record_loss(int64 operator_id, int version, const WeirReaderRow *row, const char
 			(errmsg("operator \"%s\" version %d lost its place in the stream: %s",
 					entry.operator_name, version, why),
 			 retained_mb > 0 ? errdetail("It kept " INT64_FORMAT " MB of WAL.", retained_mb) : 0,
-			 errhint("SELECT * FROM weir.rebuild_operator(%s);", operator ? operator->reference : "...")));
+			 errhint("%s", hint)));
 }
 
 /* The place is given up: users' writes are never endangered for ours. */
@@ -219,25 +219,30 @@ give_up(const WeirReaderRow *row, const char *why, int64 retained_mb)
 	uint64		count;
 	int64	   *operators;
 	int		   *versions;
+	char	  **hints;
 
 	weir_worker_begin();
 	count = weir_query(NULL,
 					   "UPDATE weir_internal.version_run SET status = 'lost', status_since = clock_timestamp(), "
 					   "message = coalesce(message || '; ', '') || $2, error_lsn = coalesce(error_lsn, $3), "
-					   "hint = format('SELECT * FROM weir.rebuild_operator(%L);', "
+					   "hint = format(CASE WHEN EXISTS (SELECT FROM weir_internal.upgrade u WHERE u.operator_id = version_run.operator_id "
+					   "AND u.from_version = version_run.version AND u.phase = 'observing') "
+					   "THEN 'SELECT weir.finalize_upgrade(%L);' ELSE 'SELECT * FROM weir.rebuild_operator(%L);' END, "
 					   "(SELECT view_oid::regclass::text FROM weir_internal.operator o WHERE o.operator_id = version_run.operator_id)) "
 					   "WHERE reader_id = $1 AND status NOT IN ('failed', 'lost') AND EXISTS (SELECT FROM weir_internal.version v "
 					   "WHERE v.operator_id = version_run.operator_id AND v.version = version_run.version AND NOT v.retired) "
-					   "RETURNING operator_id, version", "ltp", row->reader_id, why, row->processed_lsn);
+					   "RETURNING operator_id, version, hint", "ltp", row->reader_id, why, row->processed_lsn);
 	operators = palloc(sizeof(int64) * (count + 1));
 	versions = palloc(sizeof(int) * (count + 1));
+	hints = palloc(sizeof(char *) * (count + 1));
 	for (uint64 i = 0; i < count; i++)
 	{
 		operators[i] = weir_result_int64(i, 1);
 		versions[i] = weir_result_int(i, 2);
+		hints[i] = weir_result_text(i, 3);
 	}
 	for (uint64 i = 0; i < count; i++)
-		record_loss(operators[i], versions[i], row, why, retained_mb);
+		record_loss(operators[i], versions[i], hints[i], row, why, retained_mb);
 	weir_reader_end(row->reader_id);
 	weir_worker_commit();
 }
