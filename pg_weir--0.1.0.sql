@@ -42,7 +42,13 @@ CREATE TABLE weir_internal.operator (
     dropped boolean NOT NULL DEFAULT false,
     last_version int NOT NULL DEFAULT 0,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    created_by name NOT NULL
+    created_by name NOT NULL,
+    -- Head of its chain in the ledger: without it, nobody would miss the last entries.
+    ledger_length bigint NOT NULL DEFAULT 0,
+    ledger_last bigint,
+    ledger_hash bytea,
+    CONSTRAINT operator_ledger_head_check CHECK (CASE ledger_length WHEN 0 THEN num_nulls(ledger_last, ledger_hash) = 2
+        ELSE num_nulls(ledger_last, ledger_hash) = 0 END)
 );
 -- 0 until the view is made, at which creators of different operators must not meet.
 CREATE UNIQUE INDEX operator_view_oid_key ON weir_internal.operator (view_oid) WHERE NOT dropped AND view_oid <> 0;
@@ -121,9 +127,15 @@ CREATE TABLE weir_internal.ledger (
     lsn pg_lsn NOT NULL,
     actor name NOT NULL,                -- the role that called, or that of the worker
     reason text,
-    detail jsonb NOT NULL DEFAULT '{}'
+    detail jsonb NOT NULL DEFAULT '{}',
+    -- Its place in the operator's chain, NULL until it has one: see src/catalog/ledger_catalog.c.
+    sequence bigint,
+    previous_hash bytea,                -- NULL in the first
+    hash bytea,
+    CONSTRAINT ledger_one_entry_per_place UNIQUE (operator_id, sequence),
+    CONSTRAINT ledger_place_is_hashed_check CHECK ((sequence IS NULL) = (hash IS NULL))
 );
-CREATE INDEX ledger_operator_id_idx ON weir_internal.ledger (operator_id, ledger_id);
+CREATE INDEX ledger_not_chained_idx ON weir_internal.ledger (operator_id, ledger_id) WHERE hash IS NULL;
 
 CREATE TABLE weir_internal.reader (
     reader_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -263,6 +275,11 @@ AS 'MODULE_PATHNAME', 'weir_verify' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION weir.verify(regclass, interval) IS
 'Recomputes an operator beside the serving version and compares the two both ways at one position, exact under writes. Acts at once; an error or cancel removes the copy.';
 
+CREATE FUNCTION weir.verify_ledger(OUT ok boolean, OUT broken_at bigint)
+AS 'MODULE_PATHNAME', 'weir_verify_ledger' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.verify_ledger() IS
+'Recomputes the hash chain of every operator in the ledger: whether all hold, and the first entry at which one breaks. Acts at once; changes nothing.';
+
 CREATE FUNCTION weir.doctor(OUT severity text, OUT finding text, OUT fix text, OUT needs_restart boolean)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'weir_doctor' LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -294,6 +311,29 @@ AS 'MODULE_PATHNAME', 'weir_drain_raw' LANGUAGE C;
 COMMENT ON PROCEDURE weir_internal.drain_raw(name, pg_lsn, bigint, bigint, bigint, double precision) IS
 'For measurements: decodes a slot''s backlog up to stop_lsn and drops every change. Superusers only; confirms nothing.';
 REVOKE ALL ON PROCEDURE weir_internal.drain_raw(name, pg_lsn, bigint, bigint, bigint, double precision) FROM PUBLIC;
+
+CREATE FUNCTION weir_internal.refuse_ledger_change() RETURNS trigger
+AS 'MODULE_PATHNAME', 'weir_refuse_ledger_change' LANGUAGE C;
+COMMENT ON FUNCTION weir_internal.refuse_ledger_change() IS 'Refuses what would rewrite the ledger.';
+REVOKE ALL ON FUNCTION weir_internal.refuse_ledger_change() FROM PUBLIC;
+
+-- An entry without a place in its chain may be given one, and nothing else.
+CREATE TRIGGER ledger_refuse_update BEFORE UPDATE ON weir_internal.ledger FOR EACH ROW
+WHEN (OLD.hash IS NOT NULL OR NEW.hash IS NULL
+    OR (NEW.ledger_id, NEW.recorded_at, NEW.operator_id, NEW.operator, NEW.upgrade_id, NEW.event, NEW.from_phase,
+        NEW.to_phase, NEW.from_version, NEW.to_version, NEW.lsn, NEW.actor, NEW.reason, NEW.detail)
+    IS DISTINCT FROM
+       (OLD.ledger_id, OLD.recorded_at, OLD.operator_id, OLD.operator, OLD.upgrade_id, OLD.event, OLD.from_phase,
+        OLD.to_phase, OLD.from_version, OLD.to_version, OLD.lsn, OLD.actor, OLD.reason, OLD.detail))
+EXECUTE FUNCTION weir_internal.refuse_ledger_change();
+CREATE TRIGGER ledger_refuse_delete BEFORE DELETE ON weir_internal.ledger FOR EACH ROW
+EXECUTE FUNCTION weir_internal.refuse_ledger_change();
+CREATE TRIGGER ledger_refuse_truncate BEFORE TRUNCATE ON weir_internal.ledger FOR EACH STATEMENT
+EXECUTE FUNCTION weir_internal.refuse_ledger_change();
+-- Also under session_replication_role = replica.
+ALTER TABLE weir_internal.ledger ENABLE ALWAYS TRIGGER ledger_refuse_update;
+ALTER TABLE weir_internal.ledger ENABLE ALWAYS TRIGGER ledger_refuse_delete;
+ALTER TABLE weir_internal.ledger ENABLE ALWAYS TRIGGER ledger_refuse_truncate;
 
 -- Error texts may hold values of rows: for the owner and for monitors only.
 CREATE FUNCTION weir_internal.may_see_errors(operator oid) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE
@@ -511,10 +551,13 @@ COMMENT ON COLUMN weir.upgrades.ended_at IS 'When it was finalized or rolled bac
 CREATE VIEW weir.ledger AS
 SELECT l.ledger_id, l.recorded_at, l.operator, l.operator_id, l.upgrade_id, l.event, l.from_phase, l.to_phase,
     l.from_version, l.to_version, l.lsn, l.actor,
-    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN l.reason END AS reason, l.detail
+    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN l.reason END AS reason, l.detail, l.sequence,
+    -- The other columns being known, a hash would confirm a guess at the reason.
+    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN l.previous_hash END AS previous_hash,
+    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN l.hash END AS hash
 FROM weir_internal.ledger l
 LEFT JOIN weir_internal.operator o USING (operator_id);
-COMMENT ON VIEW weir.ledger IS 'Every decision about operators, in order; only ever appended to.';
+COMMENT ON VIEW weir.ledger IS 'Every decision about operators; only ever appended to, in one hash chain for each operator.';
 COMMENT ON COLUMN weir.ledger.ledger_id IS 'Number of the entry.';
 COMMENT ON COLUMN weir.ledger.recorded_at IS 'When it was recorded.';
 COMMENT ON COLUMN weir.ledger.operator IS 'Name of the operator at that time.';
@@ -529,6 +572,9 @@ COMMENT ON COLUMN weir.ledger.lsn IS 'Position it refers to.';
 COMMENT ON COLUMN weir.ledger.actor IS 'Role that decided; for pg_weir''s own decisions the workers'' role.';
 COMMENT ON COLUMN weir.ledger.reason IS 'Why (owner and monitors only).';
 COMMENT ON COLUMN weir.ledger.detail IS 'Measured values that the decision was based on.';
+COMMENT ON COLUMN weir.ledger.sequence IS 'Place in the operator''s chain, from 1 without gaps; NULL for a moment after a worker''s entry.';
+COMMENT ON COLUMN weir.ledger.previous_hash IS 'Hash of the operator''s entry before (owner and monitors only).';
+COMMENT ON COLUMN weir.ledger.hash IS 'SHA-256 of this entry with previous_hash (owner and monitors only).';
 
 CREATE VIEW weir.stat_operators AS
 SELECT o.view_oid::regclass AS operator, x.version, s.version = x.version AS serving, x.rows, x.folds,

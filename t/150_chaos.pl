@@ -92,6 +92,8 @@ sub check_all
 	my ($round) = @_;
 	check_operator($_, $round) for sort keys %shapes;
 	is(ledger_faults($node), '', "round $round: the ledger tells how upgrades got where they are");
+	ok(poll_until($node, 'SELECT count(*) = 0 FROM weir_internal.ledger WHERE hash IS NULL'),
+		'... and each of its entries has a place in a chain');
 	is($node->safe_psql('postgres', 'SELECT broken_now()'), '', '... and the invariants hold');
 	return;
 }

@@ -1,7 +1,7 @@
 -- Claim: the catalogs refuse rows that cannot be, each by a constraint whose name says
 -- which rule it is (I8 among them); and there is no constraint that nobody tested.
 BEGIN;
-SELECT plan(25);
+SELECT plan(28);
 
 CREATE TEMP TABLE violated (name text);
 -- The constraint or index that refuses a statement, or what else happens.
@@ -39,6 +39,7 @@ SELECT is(pg_temp.refused_by(statement), name, name) FROM (VALUES
     ('operator_pkey', 'INSERT INTO weir_internal.operator (operator_id, view_oid, view_name, stream_id, options, created_by) OVERRIDING SYSTEM VALUE VALUES (1000, 1001, ''p'', 1000, ''{}'', ''x'')'),
     ('operator_view_oid_key', 'INSERT INTO weir_internal.operator (operator_id, view_oid, view_name, stream_id, options, created_by) OVERRIDING SYSTEM VALUE VALUES (1001, 1000, ''p'', 1000, ''{}'', ''x'')'),
     ('operator_desired_check', 'UPDATE weir_internal.operator SET desired = ''fly'' WHERE operator_id = 1000'),
+    ('operator_ledger_head_check', 'UPDATE weir_internal.operator SET ledger_length = 1, ledger_last = 1 WHERE operator_id = 1000'),
     ('version_pkey', 'INSERT INTO weir_internal.version SELECT * FROM weir_internal.version WHERE operator_id = 1000'),
     ('version_purpose_check', 'UPDATE weir_internal.version SET purpose = ''decoration'' WHERE operator_id = 1000'),
     ('version_strategy_check', 'UPDATE weir_internal.version SET strategy = ''auto'' WHERE operator_id = 1000'),
@@ -48,6 +49,8 @@ SELECT is(pg_temp.refused_by(statement), name, name) FROM (VALUES
     ('upgrade_one_not_ended_per_operator', 'INSERT INTO weir_internal.upgrade (operator_id, from_version, to_version, strategy, phase, steps, gates, auto_advance, safe_window, options, compare_columns, started_by)
         VALUES (1000, 2, 3, ''reuse'', ''observing'', ''{100}'', ''{}'', true, ''1 day'', ''{}'', ''{}'', ''x'')'),
     ('ledger_pkey', 'INSERT INTO weir_internal.ledger OVERRIDING SYSTEM VALUE SELECT l.* FROM weir_internal.ledger l WHERE ledger_id = 1000000'),
+    ('ledger_one_entry_per_place', 'INSERT INTO weir_internal.ledger (operator_id, operator, event, lsn, actor, sequence, hash) SELECT 1000, ''o'', ''create'', ''0/1'', ''x'', 1, '''' FROM generate_series(1, 2)'),
+    ('ledger_place_is_hashed_check', 'INSERT INTO weir_internal.ledger (operator_id, operator, event, lsn, actor, sequence) VALUES (1000, ''o'', ''create'', ''0/1'', ''x'', 1)'),
     ('reader_pkey', 'INSERT INTO weir_internal.reader (reader_id, stream_id, kind, status, system_identifier, timeline, database_oid) OVERRIDING SYSTEM VALUE VALUES (1000, 1001, ''main'', ''new'', 1, 1, 1)'),
     ('reader_kind_check', 'UPDATE weir_internal.reader SET kind = ''slow'' WHERE reader_id = 1000'),
     ('reader_status_check', 'UPDATE weir_internal.reader SET status = ''lost'' WHERE reader_id = 1000'),

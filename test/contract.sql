@@ -33,6 +33,8 @@ SELECT results_eq('functions', $expected$ VALUES
         'record'),
     ('weir.verify(regclass,interval)', 'operator regclass, timeout interval DEFAULT ''00:10:00''::interval, OUT missing bigint, OUT extra bigint, OUT checked_lsn pg_lsn',
         'record'),
+    ('weir.verify_ledger()', 'OUT ok boolean, OUT broken_at bigint',
+        'record'),
     ('weir.wait_for(regclass,pg_lsn,interval)', 'operator regclass DEFAULT NULL::regclass, lsn pg_lsn DEFAULT pg_current_wal_insert_lsn(), timeout interval DEFAULT ''00:00:30''::interval',
         'pg_lsn'),
     ('weir.wait_for_upgrade(regclass,text,interval)', 'operator regclass, phase text, timeout interval DEFAULT ''00:05:00''::interval',
@@ -57,7 +59,7 @@ SELECT c.relname::text COLLATE "default", string_agg(format('%s %s', a.attname, 
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
 WHERE c.relnamespace = 'weir'::regnamespace GROUP BY c.relname ORDER BY c.relname::text COLLATE "C";
 SELECT results_eq('columns', $expected$ VALUES
-    ('ledger', 'ledger_id bigint, recorded_at timestamp with time zone, operator text, operator_id bigint, upgrade_id bigint, event text, from_phase text, to_phase text, from_version integer, to_version integer, lsn pg_lsn, actor name, reason text, detail jsonb'),
+    ('ledger', 'ledger_id bigint, recorded_at timestamp with time zone, operator text, operator_id bigint, upgrade_id bigint, event text, from_phase text, to_phase text, from_version integer, to_version integer, lsn pg_lsn, actor name, reason text, detail jsonb, sequence bigint, previous_hash bytea, hash bytea'),
     ('operators', 'operator regclass, version integer, status text, stream text, owner name, options jsonb, upgrade_id bigint, upgrade_phase text, processed_lsn pg_lsn, message text, hint text, created_at timestamp with time zone'),
     ('progress', 'operator regclass, version integer, step text, rows_total bigint, rows_written bigint, percent numeric, waiting_since timestamp with time zone, waiting_for_pids integer[], lag_bytes numeric'),
     ('readers', 'reader_id bigint, stream text, kind text, status text, slot_name name, pid integer, epoch bigint, processed_lsn pg_lsn, scanned_lsn pg_lsn, lag_bytes numeric, retained_wal_bytes numeric, waiting_since timestamp with time zone, versions text[]'),
@@ -104,6 +106,7 @@ SELECT results_eq('rights', $expected$ VALUES
     ('function weir.rollback_upgrade', 'PUBLIC', 'EXECUTE'),
     ('function weir.start_upgrade', 'PUBLIC', 'EXECUTE'),
     ('function weir.verify', 'PUBLIC', 'EXECUTE'),
+    ('function weir.verify_ledger', 'PUBLIC', 'EXECUTE'),
     ('function weir.wait_for', 'PUBLIC', 'EXECUTE'),
     ('function weir.wait_for_upgrade', 'PUBLIC', 'EXECUTE'),
     ('function weir_internal.may_see_errors', 'PUBLIC', 'EXECUTE'),
@@ -160,8 +163,11 @@ SELECT is_empty($$SELECT pg_describe_object(classid, objid, objsubid) FROM pg_de
     'nothing of it is outside of its schemas');
 SELECT is_empty($$SELECT conname FROM pg_constraint WHERE contype = 'f' AND connamespace::regnamespace::text LIKE 'weir%'$$,
     'no foreign keys: they would make workers wait for users');
-SELECT is_empty($$SELECT tgname FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid WHERE relnamespace::regnamespace::text LIKE 'weir%'$$,
-    'no triggers');
+SELECT set_eq($$SELECT tgname::text, tgrelid::regclass::text, tgenabled::text FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid
+    WHERE relnamespace::regnamespace::text LIKE 'weir%'$$,
+    $$VALUES ('ledger_refuse_update', 'weir_internal.ledger', 'A'), ('ledger_refuse_delete', 'weir_internal.ledger', 'A'),
+    ('ledger_refuse_truncate', 'weir_internal.ledger', 'A')$$,
+    'no triggers but those that keep the ledger as it is');
 SELECT results_eq($$SELECT extversion COLLATE "default", extrelocatable, extnamespace::regnamespace::text COLLATE "default" FROM pg_extension WHERE extname = 'pg_weir'$$,
     $$VALUES ('0.1.0', 'f'::bool, 'pg_catalog')$$, 'the extension itself');
 SELECT * FROM finish();

@@ -1,7 +1,7 @@
 -- Claim: whatever an error says, which may be values of rows, is seen through the views by
 -- the operator's owner, by weir_monitor and by weir_admin, and by nobody else.
 BEGIN;
-SELECT plan(31);
+SELECT plan(33);
 
 -- Rows as a failing upgrade leaves them; never committed, so no worker sees them.
 CREATE ROLE regress_weir_owner;
@@ -18,7 +18,7 @@ INSERT INTO weir_internal.version (operator_id, version, purpose, definition, qu
 INSERT INTO weir_internal.serving (operator_id, version, view_versions) VALUES (1000, 1, '{1}');
 INSERT INTO weir_internal.upgrade (operator_id, from_version, to_version, strategy, phase, steps, gates, auto_advance, safe_window, options, compare_columns, started_by, rollback_possible, rollback_obstacle, reason)
     VALUES (1000, 1, 2, 'reuse', 'observing', '{100}', '{}', true, '1 day', '{}', '{}', 'x', false, 'SECRET', 'SECRET');
-INSERT INTO weir_internal.ledger (operator_id, operator, event, lsn, actor, reason) VALUES (1000, 'failing', 'stop', '0/1', 'x', 'SECRET');
+INSERT INTO weir_internal.ledger (operator_id, operator, event, lsn, actor, reason, sequence, previous_hash, hash) VALUES (1000, 'failing', 'stop', '0/1', 'x', 'SECRET', 2, '\x01', '\x02');
 INSERT INTO weir_internal.reader (reader_id, stream_id, kind, status, system_identifier, timeline, database_oid)
     OVERRIDING SYSTEM VALUE VALUES (1000, 1, 'stopped', 'running', 1, 1, 1);
 INSERT INTO weir_internal.version_run (operator_id, version, reader_id, status, stop_cause, sqlstate, message, detail, hint)
@@ -46,7 +46,9 @@ SELECT set_eq('SELECT view FROM expected', $$VALUES ('operators'), ('versions'),
 SET ROLE regress_weir_other;
 SELECT is(leaks(view), NULL, format('others see no text in weir.%s', view)) FROM expected ORDER BY view;
 SELECT is((SELECT status FROM weir.operators WHERE operator = 'failing'::regclass), 'stopped', 'but that it stopped');
+SELECT is((SELECT num_nulls(previous_hash, hash) FROM weir.ledger WHERE operator_id = 1000), 2, 'and no hash that would confirm a guess');
 SET ROLE regress_weir_owner;
+SELECT is((SELECT num_nulls(previous_hash, hash) FROM weir.ledger WHERE operator_id = 1000), 0, 'the owner sees the hashes');
 SELECT is(leaks(view), columns, format('the owner in weir.%s', view)) FROM expected ORDER BY view;
 SET ROLE regress_weir_monitor;
 SELECT is(leaks(view), columns, format('weir_monitor in weir.%s', view)) FROM expected ORDER BY view;

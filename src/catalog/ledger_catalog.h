@@ -1,7 +1,8 @@
 /*
- * ledger_catalog.h - appending to weir_internal.ledger.
+ * ledger_catalog.h - appending to weir_internal.ledger, and checking it.
  *
- * In the same transaction as what it records (I10); only ever inserted.
+ * In the same transaction as what it records (I10). The entries of an operator
+ * form a chain: numbered without gaps, each with the hash of the one before.
  */
 #ifndef WEIR_LEDGER_CATALOG_H
 #define WEIR_LEDGER_CATALOG_H
@@ -24,6 +25,20 @@ typedef struct WeirLedgerEntry
 	const char *detail;			/* jsonb text or NULL */
 } WeirLedgerEntry;
 
+/* Recorded and chained, after what was noted before. For those who have locked the operator's row. */
 extern void weir_ledger_append(const WeirLedgerEntry *entry);
+
+/* Recorded, to be chained later: for those who must not wait for the operator's row. */
+extern void weir_ledger_note(const WeirLedgerEntry *entry);
+
+/* Chains what was noted, oldest first; the operator's row must be locked. */
+extern void weir_ledger_chain(int64 operator_id);
+
+/*
+ * Recomputes every chain and compares it with its head, in one snapshot. True
+ * when all of them hold; otherwise the lowest ledger_id at which one breaks, 0
+ * when the head that is contradicted does not name one.
+ */
+extern bool weir_ledger_verify(int64 *broken_at);
 
 #endif							/* WEIR_LEDGER_CATALOG_H */

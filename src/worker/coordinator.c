@@ -70,6 +70,7 @@ static bool (*const steps[]) (void) =
 	weir_state_rights_mend,
 	weir_slots_drop_ended,
 	weir_slots_bound_retained_wal,
+	weir_reconcile_ledger,
 };
 
 /* Within most steps each operator's or reader's part is an attempt of its own. */

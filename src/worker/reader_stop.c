@@ -57,7 +57,7 @@ record_stop(WeirReader *reader, const WeirSetMember *member, WeirRunStatus statu
 		.reason = stop->message,
 	};
 
-	weir_ledger_append(&entry);
+	weir_ledger_note(&entry);
 	ereport(LOG,
 			(errmsg("operator \"%s\" version %d is %s at %X/%X: %s", entry.operator_name,
 					member->version, weir_run_status_name(status),

@@ -416,6 +416,37 @@ weir_reconcile_upgrades(void)
 	return attempt_each(upgrades, advance_upgrade);
 }
 
+static bool
+chain_ledger_of(void *argument)
+{
+	VersionKey *key = argument;
+	bool		locked;
+
+	weir_worker_begin();
+	locked = weir_operator_try_lock(key->operator_id);
+	if (locked)
+		weir_ledger_chain(key->operator_id);
+	weir_worker_commit();
+	return locked;
+}
+
+/* What workers noted without their operators' locks; of dropped operators too. */
+bool
+weir_reconcile_ledger(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List	   *unchained;
+
+	weir_worker_begin();
+	unchained = keys_from_result(weir_query(NULL,
+											"SELECT DISTINCT operator_id, 0, 0::bigint FROM weir_internal.ledger "
+											"WHERE hash IS NULL", ""),
+								 context);
+	weir_worker_commit();
+	MemoryContextSwitchTo(context);
+	return attempt_each(unchained, chain_ledger_of);
+}
+
 bool
 weir_reconcile_is_busy(void)
 {

@@ -14,6 +14,7 @@ extern bool weir_reconcile_versions(void);		/* versions without a reader, reader
 extern bool weir_reconcile_resumed(void);		/* stopped versions that are to go on */
 extern bool weir_reconcile_retired(void);		/* views and relations that nobody needs */
 extern bool weir_reconcile_upgrades(void);		/* one edge of each upgrade */
+extern bool weir_reconcile_ledger(void);		/* entries without a place in their chain */
 /* True while something is under way that needs short turns. */
 extern bool weir_reconcile_is_busy(void);
 

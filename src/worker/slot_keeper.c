@@ -204,7 +204,7 @@ record_loss(int64 operator_id, int version, const char *hint, const WeirReaderRo
 		.reason = why,
 	};
 
-	weir_ledger_append(&entry);
+	weir_ledger_note(&entry);
 	ereport(LOG,
 			(errmsg("operator \"%s\" version %d lost its place in the stream: %s",
 					entry.operator_name, version, why),

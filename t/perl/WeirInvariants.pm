@@ -28,7 +28,7 @@ sub phase_successors
 	return %successors;
 }
 
-# I10: each upgrade's rows in the ledger are a legal way to the phase it is in.
+# I10: each upgrade's rows in the ledger are a legal way to the phase it is in; the chains hold.
 sub ledger_faults
 {
 	my ($node) = @_;
@@ -48,7 +48,8 @@ sub ledger_faults
 				(from_phase IS DISTINCT FROM before OR (from_phase, to_phase) NOT IN (SELECT a, b FROM edge))
 			UNION ALL SELECT format('upgrade %s is %s, its ledger says %s', u.upgrade_id, u.phase, p.to_phase)
 			FROM weir_internal.upgrade u LEFT JOIN path p ON p.upgrade_id = u.upgrade_id AND p.n = p.last
-			WHERE p.to_phase IS DISTINCT FROM u.phase) AS faults});
+			WHERE p.to_phase IS DISTINCT FROM u.phase
+			UNION ALL SELECT format('the ledger is broken at entry %s', broken_at) FROM weir.verify_ledger() WHERE NOT ok) AS faults});
 }
 
 # I12, when the last operator has been dropped: neither slots nor state nor readers.
