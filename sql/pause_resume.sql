@@ -88,6 +88,15 @@ SELECT weir.resume_operator('op');
 SELECT compare('op', 'SELECT k, count(*), sum(v), max(v) FROM t GROUP BY k');
 INSERT INTO t VALUES (400, 1, 1);
 SELECT compare('op', 'SELECT k, count(*), sum(v), max(v) FROM t GROUP BY k');
+-- nothing comes in at all: it stops all the same, where the stream was read to
+SELECT weir.pause_operator('op');
+CALL await($$SELECT status = 'stopped' AND stop_cause = 'pause' FROM weir.versions WHERE operator = 'op'::regclass$$);
+CALL await($$SELECT count(*) = 1 FROM weir.readers r JOIN pg_replication_slots s USING (slot_name) WHERE kind = 'stopped' AND versions = '{"op v1"}' AND s.confirmed_flush_lsn <= r.processed_lsn$$);
+SELECT status, message, hint FROM weir.operators WHERE operator = 'op'::regclass;
+INSERT INTO t VALUES (401, 1, 1);
+SELECT compare('other', 'SELECT count(*) FROM t');
+SELECT weir.resume_operator('op');
+SELECT compare('op', 'SELECT k, count(*), sum(v), max(v) FROM t GROUP BY k');
 -- paused, resumed and paused while changes come in
 DO $$ BEGIN
     FOR i IN 1 .. 5 LOOP

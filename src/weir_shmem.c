@@ -67,6 +67,7 @@ init_atomics(void)
 		pg_atomic_init_u64(&reader->scanned_lsn, 0);
 		pg_atomic_init_u64(&reader->hold_requested_by, 0);
 		pg_atomic_init_u64(&reader->held_at, 0);
+		pg_atomic_init_u32(&reader->pause_asked, 0);
 		pg_atomic_init_u64(&reader->longest_hold_us, 0);
 		pg_atomic_init_u64(&reader->waiting_since, 0);
 	}

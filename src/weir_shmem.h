@@ -30,6 +30,7 @@ typedef struct WeirReaderShmem
 	pg_atomic_uint64 scanned_lsn;	/* all commits at or before are applied and committed; >= processed_lsn */
 	pg_atomic_uint64 hold_requested_by; /* reader_id of a catch-up reader that wants a hold; 0 none */
 	pg_atomic_uint64 held_at;	/* position at which this reader holds; 0 not holding */
+	pg_atomic_uint32 pause_asked;	/* 1: a version of this main reader is to be paused; it need not wait for a batch */
 	pg_atomic_uint64 longest_hold_us;
 	pg_atomic_uint64 waiting_since;	/* TimestampTz since when it waits for other transactions to end (slot creation); 0 no */
 } WeirReaderShmem;

@@ -90,6 +90,7 @@ fill_reader(int index, int database_index, int64 reader_id, bool is_main)
 	pg_atomic_write_u64(&reader->scanned_lsn, 0);
 	pg_atomic_write_u64(&reader->hold_requested_by, 0);
 	pg_atomic_write_u64(&reader->held_at, 0);
+	pg_atomic_write_u32(&reader->pause_asked, 0);
 	pg_atomic_write_u64(&reader->longest_hold_us, 0);
 	pg_atomic_write_u64(&reader->waiting_since, 0);
 	weir_shared->databases[database_index].nreaders++;

@@ -64,6 +64,7 @@ static bool (*const steps[]) (void) =
 	weir_reconcile_operators,
 	weir_reconcile_versions,
 	weir_slots_copy_pending,
+	weir_reconcile_paused,
 	weir_reconcile_resumed,
 	weir_reconcile_upgrades,
 	weir_reconcile_retired,

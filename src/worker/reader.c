@@ -208,7 +208,10 @@ turn(WeirReader *reader)
 	XLogRecPtr	scanned;
 
 	if (reader->kind == WEIR_READER_MAIN)
+	{
 		weir_reader_hold_if_asked(reader);
+		weir_reader_pause_if_asked(reader);
+	}
 	flush_for_others(reader);
 	outcome = read_and_apply(reader);
 	if (reader->has_stopped)

@@ -81,6 +81,8 @@ extern void weir_reader_confirm(WeirReader *reader);
 extern void weir_reader_idle_advance(WeirReader *reader);
 /* The same at once: a catch-up reader may have started past our last commit. */
 extern void weir_reader_advance_to_scanned(WeirReader *reader);
+/* Main reader, batch empty: takes out the versions of operators that were paused meanwhile. */
+extern void weir_reader_pause_if_asked(WeirReader *reader);
 
 /* reader_stop.c: taking a version out of the reader, in the batch transaction. */
 extern void weir_reader_stop_version(WeirReader *reader, const WeirSetMember *member, const WeirStop *stop);

@@ -191,6 +191,13 @@ pause_version(WeirReader *reader, const WeirSetMember *member)
 	weir_reader_stop_version(reader, member, &stop);
 }
 
+/* Versions elsewhere are paused once they are in the main reader; a verification ends by itself. */
+static bool
+is_to_be_paused(const WeirReader *reader, const WeirSetMember *member)
+{
+	return member->pause_wanted && reader->kind == WEIR_READER_MAIN && !member->is_verification;
+}
+
 /* DROP TABLE ... CASCADE took the definition view along; no row event ever tells. */
 static void
 stop_without_source(WeirReader *reader, const WeirSetMember *member)
@@ -232,7 +239,7 @@ apply_in_transaction(WeirReader *reader, bool isolated)
 
 		if (member->source_dropped)
 			stop_without_source(reader, member);
-		else if (member->pause_wanted && reader->kind == WEIR_READER_MAIN && !member->is_verification)
+		else if (is_to_be_paused(reader, member))
 			pause_version(reader, member);
 		else if (isolated)
 			apply_version_isolated(reader, member, version);
@@ -339,6 +346,14 @@ rest(long ms)
 		weir_worker_wait(left);
 }
 
+static void
+load_set(WeirReader *reader)
+{
+	weir_worker_begin();
+	weir_reader_set_load(reader);
+	weir_worker_commit();
+}
+
 void
 weir_reader_apply(WeirReader *reader)
 {
@@ -372,11 +387,7 @@ weir_reader_apply(WeirReader *reader)
 	weir_reader_remember_commit(reader);
 	weir_batch_reset(reader->batch, reader->followed);
 	if (reader->set_has_shrunk)
-	{
-		weir_worker_begin();
-		weir_reader_set_load(reader);
-		weir_worker_commit();
-	}
+		load_set(reader);
 }
 
 void
@@ -387,9 +398,7 @@ weir_reader_reopen(WeirReader *reader)
 	reader->source = NULL;
 	if (reader->batch != NULL)
 		weir_batch_reset(reader->batch, reader->followed);
-	weir_worker_begin();
-	weir_reader_set_load(reader);
-	weir_worker_commit();
+	load_set(reader);
 	reader->source = weir_source_open(reader->slot_name, reader->processed_lsn);
 }
 
@@ -526,9 +535,29 @@ stop_changed_functions(WeirReader *reader)
 	if (!stopped)
 		return;
 	weir_reader_remember_commit(reader);
+	load_set(reader);
+}
+
+/*
+ * Between batches, so that a pause of an idle stream does not wait for the next
+ * change: the versions leave at the position that has been read to.
+ */
+void
+weir_reader_pause_if_asked(WeirReader *reader)
+{
+	ListCell   *lc;
+
+	if (reader->batch->ntransactions > 0 || pg_atomic_exchange_u32(&reader->shm->pause_asked, 0) == 0)
+		return;
+	weir_reader_advance_to_scanned(reader);
 	weir_worker_begin();
-	weir_reader_set_load(reader);
+	fence(reader, reader->processed_lsn, 0, 0, 0);
+	foreach(lc, weir_reader_set_read(reader))
+		if (is_to_be_paused(reader, lfirst(lc)))
+			pause_version(reader, lfirst(lc));
 	weir_worker_commit();
+	weir_reader_remember_commit(reader);
+	load_set(reader);
 }
 
 void

@@ -25,6 +25,7 @@
 #include "operator/version_create.h"
 #include "upgrade/upgrade_steps.h"
 #include "weir_errors.h"
+#include "weir_shmem.h"
 #include "worker/attempt.h"
 #include "worker/reader_pool.h"
 #include "worker/reconcile.h"
@@ -174,6 +175,33 @@ weir_reconcile_versions(void)
 	changed |= give_readers();
 	weir_worker_commit();
 	return changed;
+}
+
+bool
+weir_reconcile_paused(void)
+{
+	List	   *readers;
+	ListCell   *lc;
+
+	weir_worker_begin();
+	readers = keys_from_result(weir_query(NULL,
+										  "SELECT DISTINCT x.reader_id, 0, 0::bigint FROM weir_internal.version_run x "
+										  "JOIN weir_internal.version v ON v.operator_id = x.operator_id AND v.version = x.version "
+										  "JOIN weir_internal.operator o ON o.operator_id = x.operator_id "
+										  "WHERE x.status = 'live' AND NOT v.retired AND NOT o.dropped AND o.desired = 'pause'", ""),
+							   CurrentMemoryContext);
+	foreach(lc, readers)
+	{
+		WeirReaderShmem *reader = weir_reader_find(MyDatabaseId, ((VersionKey *) lfirst(lc))->operator_id);
+
+		if (reader == NULL)
+			continue;			/* asked when it runs again */
+		pg_atomic_write_u32(&reader->pause_asked, 1);
+		weir_wake_reader(reader);
+	}
+	weir_worker_commit();
+	/* The reader's commit is what changes something, and wakes us. */
+	return false;
 }
 
 bool

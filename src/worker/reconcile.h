@@ -11,6 +11,7 @@
 /* reconcile.c: rows. True when something changed (look again soon). */
 extern bool weir_reconcile_operators(void);		/* views that are gone */
 extern bool weir_reconcile_versions(void);		/* versions without a reader, readers without a version */
+extern bool weir_reconcile_paused(void);		/* live versions that are to stop: tells their readers */
 extern bool weir_reconcile_resumed(void);		/* stopped versions that are to go on */
 extern bool weir_reconcile_retired(void);		/* views and relations that nobody needs */
 extern bool weir_reconcile_upgrades(void);		/* one edge of each upgrade */
