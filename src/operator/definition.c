@@ -274,6 +274,7 @@ weir_extreme_definition(const WeirDefinition *def, Node *arg, Node *filter)
 	WeirDefinition *extreme = palloc0(sizeof(WeirDefinition));
 	WeirKey    *value;
 
+	extreme->names_seen = def->names_seen;
 	extreme->source = def->source;
 	extreme->append_only = def->append_only;
 	extreme->functions = def->functions;
@@ -331,6 +332,7 @@ build_definition(Query *query, Oid source, bool append_only, List *functions)
 	WeirDefinition *def = palloc0(sizeof(WeirDefinition));
 	int			nest_level = weir_deparse_begin();
 
+	def->names_seen = weir_definition_name_changes();
 	def->source = source;
 	def->append_only = append_only;
 	def->functions = functions;

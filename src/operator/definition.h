@@ -127,6 +127,7 @@ typedef struct WeirDefinition
 	int			nextremes;
 	struct WeirDefinition **extremes;
 	List	   *functions;		/* OIDs of all functions called, for the fingerprint */
+	uint64		names_seen;		/* name changes that the texts above know of */
 } WeirDefinition;
 
 typedef struct WeirObjection
@@ -166,7 +167,8 @@ pg_noreturn extern void weir_definition_raise(List *objections);
 /* Query texts; names of the two ephemeral relations below. with_minus false: the batch only has new rows. */
 #define WEIR_ENR_PLUS	"_weir_plus"
 #define WEIR_ENR_MINUS	"_weir_minus"
-extern char *weir_definition_delta_sql(const WeirDefinition *def, bool with_minus);	/* ordered by the keys, then sign */
+/* For a batch of this table; ordered by the keys, then sign. */
+extern char *weir_definition_delta_sql(const WeirDefinition *def, const WeirFollowedTable *table, bool with_minus);
 extern char *weir_definition_build_sql(const WeirDefinition *def);	/* from the table itself */
 
 /*
@@ -174,6 +176,11 @@ extern char *weir_definition_build_sql(const WeirDefinition *def);	/* from the t
  * does not: before it is planned, because planning may already call it.
  */
 extern void weir_definition_check_calls(const WeirDefinition *def, List *queries);
+
+/* Names in the database that have changed so far; texts older than that may not mean what they did. */
+extern uint64 weir_definition_name_changes(void);
+/* Makes the texts anew if need be; 55P03 when that would have to wait for a lock (definition_names.c). */
+extern void weir_definition_refresh_names(WeirDefinition *def);
 
 /* The projection this definition needs, with names as in the catalog now. */
 extern WeirFollowedTable *weir_definition_followed_table(const WeirDefinition *def);

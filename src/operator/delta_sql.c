@@ -347,7 +347,7 @@ append_branch(StringInfo sql, const WeirDefinition *def, const char *from, int s
 			appendStringInfo(sql, " AS %s", def->hidden[def->atoms[i].first_column].name);
 		appendStringInfoString(sql, ", ");
 	}
-	appendStringInfo(sql, "%d AS _weir_sign FROM %s AS " SOURCE_ALIAS, sign, from);
+	appendStringInfo(sql, "%d AS _weir_sign FROM %s", sign, from);
 	if (def->where_sql != NULL)
 		appendStringInfo(sql, " WHERE %s", def->where_sql);
 	for (int i = 0; i < def->nkeys; i++)
@@ -363,17 +363,33 @@ append_order(StringInfo sql, const WeirDefinition *def)
 	appendStringInfo(sql, "%d", def->nkeys + def->nhidden + 1);
 }
 
+/* A batch's columns are called as they were when it was begun; here as in the expressions, hence as now. */
+static char *
+batch_from(const char *name, const WeirFollowedTable *table)
+{
+	StringInfoData from;
+
+	initStringInfo(&from);
+	appendStringInfo(&from, "%s AS " SOURCE_ALIAS, name);
+	for (int i = 0; i < table->ncolumns; i++)
+		appendStringInfo(&from, "%s%s", i == 0 ? " (" : ", ",
+						 quote_identifier(get_attname(table->relid, table->attnums[i], false)));
+	if (table->ncolumns > 0)
+		appendStringInfoChar(&from, ')');
+	return from.data;
+}
+
 char *
-weir_definition_delta_sql(const WeirDefinition *def, bool with_minus)
+weir_definition_delta_sql(const WeirDefinition *def, const WeirFollowedTable *table, bool with_minus)
 {
 	StringInfoData sql;
 
 	initStringInfo(&sql);
-	append_branch(&sql, def, WEIR_ENR_PLUS, 1);
+	append_branch(&sql, def, batch_from(WEIR_ENR_PLUS, table), 1);
 	if (with_minus)
 	{
 		appendStringInfoString(&sql, " UNION ALL ");
-		append_branch(&sql, def, WEIR_ENR_MINUS, -1);
+		append_branch(&sql, def, batch_from(WEIR_ENR_MINUS, table), -1);
 	}
 	append_order(&sql, def);
 	return sql.data;
@@ -386,7 +402,7 @@ weir_definition_build_sql(const WeirDefinition *def)
 	const char *only = get_rel_relkind(def->source) == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ";
 
 	initStringInfo(&sql);
-	append_branch(&sql, def, psprintf("%s%s", only, weir_deparse_table_name(def->source)), 1);
+	append_branch(&sql, def, psprintf("%s%s AS " SOURCE_ALIAS, only, weir_deparse_table_name(def->source)), 1);
 	append_order(&sql, def);
 	return sql.data;
 }

@@ -136,8 +136,9 @@ weir_state_ensure_only_row(WeirState *state)
 
 /* The delta query for a batch of this shape, prepared at first use. */
 static SPIPlanPtr
-delta_plan(WeirState *state, TupleDesc desc, bool with_minus)
+delta_plan(WeirState *state, const WeirFollowedTable *table, bool with_minus)
 {
+	TupleDesc	desc = table->desc;
 	WeirDeltaPlan *saved = &state->plans[with_minus];
 	MemoryContext caller_context;
 	SPIPlanPtr	plan;
@@ -146,9 +147,14 @@ delta_plan(WeirState *state, TupleDesc desc, bool with_minus)
 	if (saved->plan && equalTupleDescs(saved->desc, desc) && SPI_plan_is_valid(saved->plan))
 		return saved->plan;
 	free_plan(saved);
-	plan = SPI_prepare(weir_definition_delta_sql(state->def, with_minus), 0, NULL);
-	if (plan == NULL)
-		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	/* Again when names have changed while the text was analysed; one that nothing fits any more is an error, and tried again. */
+	do
+	{
+		weir_definition_refresh_names(unconstify(WeirDefinition *, state->def));
+		plan = SPI_prepare(weir_definition_delta_sql(state->def, table, with_minus), 0, NULL);
+		if (plan == NULL)
+			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	} while (state->def->names_seen != weir_definition_name_changes());
 	weir_definition_check_calls(state->def,
 								linitial_node(CachedPlanSource, SPI_plan_get_plan_sources(plan))->query_list);
 	if (SPI_keepplan(plan) != 0)
@@ -165,8 +171,9 @@ static void
 apply_delta(WeirState *state, const WeirBatchTable *table, WeirApplyCounts *counts)
 {
 	bool		with_minus = table->nminus > 0;
-	SPIPlanPtr	plan = delta_plan(state, table->table->desc, with_minus);
 	WeirDeltaRun *run = weir_delta_run_begin(state, with_minus, counts);
+	/* After the tables are open: locking them may be how we learn of changes that make a plan invalid. */
+	SPIPlanPtr	plan = delta_plan(state, table->table, with_minus);
 	SPIExecuteOptions options;
 	int			code;
 
