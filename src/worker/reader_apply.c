@@ -555,7 +555,9 @@ weir_reader_pause_if_asked(WeirReader *reader)
 	foreach(lc, weir_reader_set_read(reader))
 		if (is_to_be_paused(reader, lfirst(lc)))
 			pause_version(reader, lfirst(lc));
+	WEIR_CRASH_POINT("pause-before-commit");
 	weir_worker_commit();
+	WEIR_CRASH_POINT("pause-committed");
 	weir_reader_remember_commit(reader);
 	load_set(reader);
 }
