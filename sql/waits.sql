@@ -109,6 +109,15 @@ SELECT attempt($$SELECT weir.verify('total', '0')$$);
 SELECT attempt($$SELECT weir.verify('total', '-1 s')$$);
 -- a paused operator does not move
 SELECT weir.pause_operator('counted');
+DO $$
+DECLARE
+    deadline timestamptz := clock_timestamp() + interval '30 s';
+BEGIN
+    WHILE (SELECT status FROM weir.versions WHERE operator = 'waits.counted'::regclass) <> 'stopped' LOOP
+        IF clock_timestamp() > deadline THEN RAISE 'still not stopped'; END IF;
+        COMMIT;
+    END LOOP;
+END $$;
 SELECT attempt($$SELECT weir.wait_for('counted')$$);
 SELECT attempt($$SELECT weir.wait_for()$$);
 SELECT attempt($$SELECT weir.verify('counted')$$);
