@@ -324,6 +324,16 @@ is_own_write(LogicalDecodingContext *decoding, RepOriginId origin)
 }
 
 /*
+ * Nothing is streamed, but 18 takes an aborted subtransaction for streamed
+ * when it has dropped its changes together with those of a large parent, and
+ * calls this when it reads the abort.  None of them has been collected.
+ */
+static void
+ignore_abort(LogicalDecodingContext *decoding, ReorderBufferTXN *txn, XLogRecPtr abort_lsn)
+{
+}
+
+/*
  * The plugin's shutdown stays: it belongs to what its startup, which has run,
  * has set up.  The rest of it is never called again.
  */
@@ -338,6 +348,7 @@ weir_change_install(WeirSource *source)
 	callbacks.change_cb = collect_change;
 	callbacks.truncate_cb = collect_truncate;
 	callbacks.commit_cb = end_transaction;
+	callbacks.stream_abort_cb = ignore_abort;
 	callbacks.filter_by_origin_cb = is_own_write;
 	decoding->callbacks = callbacks;
 	decoding->output_writer_private = source;
