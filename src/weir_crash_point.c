@@ -7,7 +7,8 @@
  * started, the process kills itself with SIGKILL, and with it the server
  * restarts.  So that it does not die again for ever, the setting's text is
  * left in a file of the data directory first, and a text found there does not
- * fire; another tag makes it another text.
+ * fire; another tag makes it another text.  With stop@ before the name it
+ * stops itself with SIGSTOP instead, until the test lets it go on.
  */
 #include "weir.h"
 
@@ -25,12 +26,23 @@
 
 #define MARKER_FILE "pg_weir.crash_point"
 
+static const char stop_prefix[] = "stop@";
+
+static bool
+is_stop(const char *setting)
+{
+	return strncmp(setting, stop_prefix, strlen(stop_prefix)) == 0;
+}
+
 /* True when the setting names this point; then *hit is the one that counts. */
 static bool
 setting_names(const char *setting, const char *name, int *hit)
 {
-	size_t		length = strcspn(setting, ":#");
+	size_t		length;
 
+	if (is_stop(setting))
+		setting += strlen(stop_prefix);
+	length = strcspn(setting, ":#");
 	*hit = 1;
 	if (strlen(name) != length || strncmp(setting, name, length) != 0)
 		return false;
@@ -95,6 +107,11 @@ weir_crash_point_hit(const char *name)
 		marker_has(setting))
 		return;
 
+	if (is_stop(setting))
+	{
+		kill(MyProcPid, SIGSTOP);
+		return;
+	}
 	/* Reporting would let in a SIGTERM that is pending. */
 	HOLD_INTERRUPTS();
 	write_marker(setting);

@@ -26,7 +26,7 @@
 #include "operator/loaded_version.h"
 #include "operator/serving_view.h"
 #include "upgrade/drift.h"
-#include "upgrade/rollback_guard.h"
+#include "upgrade/serving_guard.h"
 #include "upgrade/upgrade_steps.h"
 
 static void
@@ -142,7 +142,7 @@ weir_upgrade_roll_back(const WeirOperator *operator, WeirUpgrade *upgrade, Oid a
 		if (old.status != WEIR_RUN_LIVE)
 			refuse_rollback(operator, upgrade, &old);
 		weir_serving_set(operator->operator_id, upgrade->from_version);
-		weir_rollback_guard(upgrade->upgrade_id);
+		weir_serving_guard(upgrade->upgrade_id, upgrade->from_version);
 	}
 	weir_version_retire(operator->operator_id, upgrade->to_version);
 	enter_phase(operator, upgrade, WEIR_PHASE_ROLLED_BACK, actor, reason, NULL);
@@ -260,6 +260,7 @@ walk_shifting(const WeirOperator *operator, WeirUpgrade *upgrade)
 		return true;
 	}
 	weir_serving_set(operator->operator_id, upgrade->to_version);
+	weir_serving_guard(upgrade->upgrade_id, upgrade->to_version);
 	weir_upgrade_set_shift(upgrade->upgrade_id, GetXLogInsertRecPtr());
 	WEIR_CRASH_POINT("shift-before-commit");
 	enter_phase(operator, upgrade, WEIR_PHASE_OBSERVING, GetUserId(), NULL, NULL);
