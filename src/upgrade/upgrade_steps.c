@@ -58,6 +58,9 @@ enter_phase(const WeirOperator *operator, WeirUpgrade *upgrade, WeirPhase phase,
 static const char *const waits_for_old_version =
 "waits: the serving version is not live (weir.resume_operator, or weir.rollback_upgrade and weir.rebuild_operator)";
 
+static const char *const waits_for_view_readers =
+"waits: the view is in use all the time, and once it has to be locked (SELECT pid, mode FROM pg_locks WHERE relation = %u)";
+
 static bool
 is_live(const WeirUpgrade *upgrade, int version)
 {
@@ -251,7 +254,10 @@ walk_shifting(const WeirOperator *operator, WeirUpgrade *upgrade)
 	if (!weir_serving_view_has(operator->operator_id, upgrade->to_version))
 	{
 		if (!weir_serving_view_try_lock(operator->view))
+		{
+			weir_upgrade_set_reason(upgrade->upgrade_id, psprintf(waits_for_view_readers, operator->view));
 			return false;
+		}
 		weir_serving_view_replace(operator, old, new);
 		CommandCounterIncrement();
 		weir_serving_view_comment(operator->view, weir_version_definition(new),
