@@ -137,6 +137,20 @@ is_named(List *rows, const char *slot_name)
 	return false;
 }
 
+/*
+ * What says that a slot is nobody's may be a commit that is not on disk yet
+ * (synchronous_commit = off); taken back by a crash, its reader would be there
+ * again and its slot would not.
+ */
+static void
+flush_commits(void)
+{
+	weir_worker_begin();
+	(void) GetCurrentTransactionId();
+	ForceSyncCommit();
+	weir_worker_commit();
+}
+
 /* False: a process still holds it. */
 static bool
 drop_if_free(const char *slot_name)
@@ -147,6 +161,7 @@ drop_if_free(const char *slot_name)
 		return true;
 	if (active_pid != 0)
 		return false;
+	flush_commits();
 	weir_slot_drop(slot_name);
 	return true;
 }
