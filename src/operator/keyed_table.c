@@ -43,6 +43,7 @@ struct WeirKeyedTable
 	WeirKeyCache *cache;
 	Relation	relation;
 	BlockNumber nblocks;		/* known to exist */
+	BlockNumber pruned;			/* the last one; see should_prune */
 	uint32		row_bytes;		/* length of the row last found */
 	Snapshot	snapshot;
 	EState	   *estate;
@@ -161,6 +162,7 @@ weir_keyed_table_open(const WeirStateLayout *layout, WeirStateKey *key, WeirKeyC
 				 errmsg("state table with OID %u does not exist", relid)));
 	weir_state_layout_check(layout, table->relation);
 	table->nblocks = RelationGetNumberOfBlocks(table->relation);
+	table->pruned = InvalidBlockNumber;
 	if (table->cache)
 		weir_key_cache_attach(table->cache, table->relation->rd_rel->relfilenode);
 
@@ -211,19 +213,30 @@ weir_keyed_table_hash(WeirKeyedTable *table)
  * done, and without pruning no update stays HOT.  But core prunes as soon as
  * the room left by fillfactor is touched, that is at each visit, for a few dead
  * rows; it costs a look at every row of the page, so here it waits until the
- * page cannot take the next version (or already could not).
+ * page cannot take the next version (or already could not).  Neighbouring keys
+ * tend to be on one page: once is enough for them, because what this
+ * transaction has replaced meanwhile cannot go before it ends.
  */
+static bool
+should_prune(WeirKeyedTable *table, BlockNumber block)
+{
+	/* Pinned by the slot.  Without a lock, as core does: a wrong answer does no harm. */
+	Page		page = BufferGetPage(((BufferHeapTupleTableSlot *) table->current)->buffer);
+
+	return block != table->pruned &&
+		(PageIsFull(page) ||
+		 PageGetHeapFreeSpace(page) < Max(PRUNE_BELOW_BYTES, 2 * table->row_bytes));
+}
+
+/* A page that is pinned cannot be pruned: the slot has to be empty. */
 static void
-prune_if_full(WeirKeyedTable *table, BlockNumber block)
+prune(WeirKeyedTable *table, BlockNumber block)
 {
 	Buffer		buffer = ReadBuffer(table->relation, block);
-	Page		page = BufferGetPage(buffer);
 
-	/* Without a lock, as core does: a wrong answer does no harm. */
-	if (PageIsFull(page) ||
-		PageGetHeapFreeSpace(page) < Max(PRUNE_BELOW_BYTES, 2 * table->row_bytes))
-		heap_page_prune_opt(table->relation, buffer);
+	heap_page_prune_opt(table->relation, buffer);
 	ReleaseBuffer(buffer);
+	table->pruned = block;
 }
 
 /* Is the tuple id a live row with this key? Then it is the current row. */
@@ -239,11 +252,17 @@ fetch_guess(WeirKeyedTable *table, ItemPointer tid, const WeirRow *key)
 			return false;
 	}
 
-	prune_if_full(table, block);
 	if (!table_tuple_fetch_row_version(table->relation, tid, table->snapshot, table->current))
 		return false;
-	slot_getallattrs(table->current);
 	table->row_bytes = ((HeapTupleTableSlot *) table->current)->tuple->t_len;
+	if (should_prune(table, block))
+	{
+		ExecClearTuple(table->current);
+		prune(table, block);
+		if (!table_tuple_fetch_row_version(table->relation, tid, table->snapshot, table->current))
+			return false;
+	}
+	slot_getallattrs(table->current);
 	for (int i = 0; i < table->key->ncolumns; i++)
 	{
 		int			column = table->layout->key_attnums[i] - 1;
