@@ -1,5 +1,5 @@
 # Claim: under a backlog batches start small and grow, up to weir.max_batch_rows; a transaction
-# is never split, and the result is exact (I7).
+# is never split, a batch that touches every key hardly writes to the index, and the result is exact (I7).
 use strict;
 use warnings;
 use Test::More;
@@ -49,5 +49,15 @@ cmp_ok($batches, '>=', 40, 'transactions larger than weir.max_batch_rows come on
 cmp_ok($batches, '<=', 44, 'and are not split');
 is($node->safe_psql('postgres', "SELECT count(*) FROM ((TABLE totals EXCEPT ALL $query) UNION ALL ($query EXCEPT ALL TABLE totals)) d"),
 	0, 'the operator is equal to its definition');
+
+# All keys of a state table at once, as large batches over many keys do.
+$node->safe_psql('postgres', q{INSERT INTO sales SELECT 'x' || j, 1000000 FROM generate_series(1, 5000) j});
+$node->safe_psql('postgres', q{SELECT weir.create_operator('again', 'SELECT shop, count(*) AS n, sum(amount) AS total FROM public.sales GROUP BY shop')});
+$node->safe_psql('postgres', q{SELECT weir.wait_for('again')});
+$node->safe_psql('postgres', q{INSERT INTO sales SELECT 'x' || j, 1 FROM generate_series(1, 5000) j});
+$node->safe_psql('postgres', q{SELECT weir.wait_for('again')});
+my $state = q{FROM pg_stat_user_tables WHERE relname = (SELECT max(relname) FROM pg_stat_user_tables WHERE schemaname = 'weir_state')};
+poll_until($node, "SELECT n_tup_upd >= 5000 $state");
+cmp_ok($node->safe_psql('postgres', "SELECT n_tup_upd - n_tup_hot_upd $state"), '<', 100, 'rows of a batch that touches every key stay on their pages');
 $node->stop;
 done_testing();

@@ -18,13 +18,15 @@
 #include "weir_errors.h"
 
 /*
- * State rows are updated over and over, never appended for long: room on each
- * page keeps updates HOT; vacuum comes early because the tables are small and
+ * State rows are updated over and over, never appended for long: with room for
+ * a second version of each row, a batch that touches all of them stays HOT.
+ * With less the table grows to that size all the same, by way of updates that
+ * write to the index, and beyond.  Vacuum comes early because the tables are small and
  * hot; it never truncates, because that takes an ACCESS EXCLUSIVE lock that
  * the reader and everybody's queries would queue behind.
  */
 #define STATE_TABLE_OPTIONS \
-	"fillfactor = 70, vacuum_truncate = false, " \
+	"fillfactor = 45, vacuum_truncate = false, " \
 	"autovacuum_vacuum_threshold = 500, autovacuum_vacuum_scale_factor = 0.05, " \
 	"autovacuum_analyze_threshold = 500, autovacuum_analyze_scale_factor = 0.1, " \
 	"autovacuum_vacuum_cost_delay = 0"
