@@ -12,7 +12,7 @@
 
 int			weir_guc_max_batch_rows = 1000000;
 int			weir_guc_batch_memory_kb = 64 * 1024;
-int			weir_guc_max_batch_ms = 1000;
+int			weir_guc_max_batch_ms = 2000;
 int			weir_guc_key_cache_kb = 64 * 1024;
 int			weir_guc_max_retained_wal_mb = 10 * 1024;
 int			weir_guc_poll_interval_ms = 200;

@@ -8,7 +8,7 @@
 
 extern int	weir_guc_max_batch_rows;		/* most rows per batch under backlog (SIGHUP, default 1000000) */
 extern int	weir_guc_batch_memory_kb;		/* memory of one table's changes in a batch before it spills (default 64MB) */
-extern int	weir_guc_max_batch_ms;			/* time after which a batch is closed, and that its size aims at (default 1000) */
+extern int	weir_guc_max_batch_ms;			/* time after which a batch is closed, and that its size aims at (default 2000) */
 extern int	weir_guc_key_cache_kb;			/* memory per version for cached keys (default 64MB) */
 extern int	weir_guc_max_retained_wal_mb;	/* WAL a stopped operator may keep (default 10GB), -1 no limit */
 extern int	weir_guc_poll_interval_ms;		/* slow poll beside the commit wake-up (default 200) */

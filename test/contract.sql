@@ -137,7 +137,7 @@ SELECT results_eq('settings', $expected$ VALUES
     ('weir.build_chunk_rows', 'integer', NULL, 'sighup', '20000', '1', '1073741823'),
     ('weir.key_cache', 'integer', 'kB', 'sighup', '65536', '0', '2147483647'),
     ('weir.max_batch_rows', 'integer', NULL, 'sighup', '1000000', '1', '1073741823'),
-    ('weir.max_batch_time', 'integer', 'ms', 'sighup', '1000', '1', '60000'),
+    ('weir.max_batch_time', 'integer', 'ms', 'sighup', '2000', '1', '60000'),
     ('weir.max_hold', 'integer', 'ms', 'sighup', '200', '1', '10000'),
     ('weir.max_retained_wal', 'integer', 'MB', 'sighup', '10240', '-1', '2147483647'),
     ('weir.poll_interval', 'integer', 'ms', 'sighup', '200', '10', '60000'),

@@ -384,12 +384,13 @@ weir_definition_analyze(Query *query, bool append_only, List **objections)
  * holds on one (VACUUM FULL, an open ALTER TABLE) would stop the whole stream.
  */
 static WeirFollowedTable *
-follow(Oid source, const Bitmapset *attnums)
+follow(Oid source, const Bitmapset *attnums, bool append_only)
 {
 	WeirFollowedTable *table = palloc0(sizeof(WeirFollowedTable));
 	int			attnum = -1;
 
 	table->relid = source;
+	table->append_only = append_only;
 	table->attnums = palloc(sizeof(AttrNumber) * Max(bms_num_members(attnums), 1));
 	table->desc = CreateTemplateTupleDesc(bms_num_members(attnums));
 	while ((attnum = bms_next_member(attnums, attnum)) >= 0)
@@ -412,7 +413,7 @@ follow(Oid source, const Bitmapset *attnums)
 WeirFollowedTable *
 weir_definition_followed_table(const WeirDefinition *def)
 {
-	return follow(def->source, def->source_attnums);
+	return follow(def->source, def->source_attnums, def->append_only);
 }
 
 List *
@@ -428,15 +429,18 @@ weir_definitions_followed_tables(List *definitions)
 	foreach(source, sources)
 	{
 		Bitmapset  *attnums = NULL;
+		bool		append_only = true;
 
 		foreach(lc, definitions)
 		{
 			const WeirDefinition *def = lfirst(lc);
 
-			if (def->source == lfirst_oid(source))
-				attnums = bms_add_members(attnums, def->source_attnums);
+			if (def->source != lfirst_oid(source))
+				continue;
+			attnums = bms_add_members(attnums, def->source_attnums);
+			append_only = append_only && def->append_only;
 		}
-		tables = lappend(tables, follow(lfirst_oid(source), attnums));
+		tables = lappend(tables, follow(lfirst_oid(source), attnums, append_only));
 		bms_free(attnums);
 	}
 	list_free(sources);

@@ -36,16 +36,25 @@ discard_rows(WeirBatchTable *table)
 	table->nplus = table->nminus = 0;
 }
 
+/* The setting limits what a table holds in memory, and a table has two stores. */
+static int
+store_kb(const WeirFollowedTable *table, bool plus)
+{
+	int			share = !table->append_only ? weir_guc_batch_memory_kb / 2 :
+		plus ? weir_guc_batch_memory_kb : 0;
+
+	return Max(share, 64);
+}
+
 static Tuplestorestate *
-begin_store(WeirBatch *batch)
+begin_store(WeirBatch *batch, int max_kb)
 {
 	MemoryContext caller_context = MemoryContextSwitchTo(batch->context);
 	ResourceOwner caller_owner = CurrentResourceOwner;
 	Tuplestorestate *store;
 
-	/* The setting limits what a table holds in memory, and a table has two stores. */
 	CurrentResourceOwner = batch_owner;
-	store = tuplestore_begin_heap(false, true, Max(weir_guc_batch_memory_kb / 2, 64));
+	store = tuplestore_begin_heap(false, true, max_kb);
 	CurrentResourceOwner = caller_owner;
 	MemoryContextSwitchTo(caller_context);
 	return store;
@@ -122,7 +131,7 @@ weir_batch_put(WeirBatch *batch, WeirBatchTable *table, bool plus, Datum *values
 	Tuplestorestate **store = plus ? &table->plus : &table->minus;
 
 	if (*store == NULL)
-		*store = begin_store(batch);
+		*store = begin_store(batch, store_kb(table->table, plus));
 	tuplestore_putvalues(*store, table->table->desc, values, isnull);
 	if (plus)
 		table->nplus++;

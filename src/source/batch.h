@@ -22,6 +22,7 @@ typedef struct WeirFollowedTable
 	int			ncolumns;		/* may be 0: only the number of rows matters */
 	AttrNumber *attnums;		/* ascending, of relid itself */
 	TupleDesc	desc;			/* the projected columns, names as in the catalog at load */
+	bool		append_only;	/* nobody who follows it takes old rows */
 } WeirFollowedTable;
 
 /* Changes of one followed table in a batch. */

@@ -134,6 +134,9 @@ set_limits(WeirReader *reader, WeirReadLimits *limits)
  * while there is a backlog, as long as reading and applying one stays within
  * weir.max_batch_time and it need not be written to files.  Rows may become
  * smaller again: what fits in memory is tried out now and then.
+ *
+ * They grow fast: a larger batch takes no longer for a row, so what the last
+ * one took is on the safe side.
  */
 static void
 adapt_batch(WeirReader *reader, int64 nrows, bool has_spilled, const instr_time *start)
@@ -149,7 +152,7 @@ adapt_batch(WeirReader *reader, int64 nrows, bool has_spilled, const instr_time 
 	else if (nrows >= reader->memory_rows)
 		reader->memory_rows += nrows / 16;
 	fitting = Min(fitting, reader->memory_rows);
-	fitting = Min(fitting, reader->batch_rows * 4.0);
+	fitting = Min(fitting, reader->batch_rows * 16.0);
 	reader->batch_rows = (int64) Max(fitting, LEAST_BATCH_ROWS);
 }
 
