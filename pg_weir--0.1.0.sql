@@ -113,6 +113,19 @@ CREATE TABLE weir_internal.upgrade (
 CREATE UNIQUE INDEX upgrade_one_not_ended_per_operator ON weir_internal.upgrade (operator_id)
     WHERE phase NOT IN ('finalized', 'rolled_back');
 
+CREATE TABLE weir_internal.compatibility (
+    upgrade_id bigint NOT NULL,
+    ordinal int NOT NULL,
+    aspect text NOT NULL,
+    verdict text NOT NULL CHECK (verdict IN ('identical', 'reuse', 'convert', 'backfill', 'refuse')),
+    reason text NOT NULL,
+    detail jsonb NOT NULL,
+    from_digest text NOT NULL,          -- SHA-256 of the analysed definitions
+    to_digest text NOT NULL,
+    recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (upgrade_id, ordinal)
+);
+
 CREATE TABLE weir_internal.ledger (
     ledger_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -233,6 +246,13 @@ CREATE FUNCTION weir.rebuild_operator(operator regclass,
 AS 'MODULE_PATHNAME', 'weir_rebuild_operator' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION weir.rebuild_operator(regclass) IS
 'Requests that an operator is computed again from its source beside the serving state, then swapped in (weir.wait_for_upgrade with phase finalized). An error leaves it as it was.';
+
+CREATE FUNCTION weir.check_upgrade(operator regclass, definition text, migration text DEFAULT NULL,
+    OUT aspect text, OUT verdict text, OUT reason text, OUT detail jsonb)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'weir_check_upgrade' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.check_upgrade(regclass, text, text) IS
+'Tells aspect by aspect what an upgrade to a definition would reuse, compute again or refuse, and what it costs. Acts at once; changes nothing.';
 
 CREATE FUNCTION weir.start_upgrade(operator regclass, definition text, migration text DEFAULT NULL,
     strategy text DEFAULT 'auto', steps int[] DEFAULT '{100}', gates jsonb DEFAULT '{}',
@@ -547,6 +567,27 @@ COMMENT ON COLUMN weir.upgrades.reason IS 'Why it ended or waits (owner and moni
 COMMENT ON COLUMN weir.upgrades.started_at IS 'When it was started.';
 COMMENT ON COLUMN weir.upgrades.started_by IS 'Role that started it.';
 COMMENT ON COLUMN weir.upgrades.ended_at IS 'When it was finalized or rolled back.';
+
+CREATE VIEW weir.compatibility AS
+SELECT o.view_oid::regclass AS operator, c.upgrade_id, u.from_version, u.to_version, c.aspect, c.verdict, c.reason,
+    c.detail, c.from_digest, c.to_digest, c.recorded_at
+FROM weir_internal.compatibility c
+JOIN weir_internal.upgrade u USING (upgrade_id)
+JOIN weir_internal.operator o USING (operator_id)
+WHERE NOT o.dropped
+ORDER BY c.upgrade_id, c.ordinal;
+COMMENT ON VIEW weir.compatibility IS 'Verdicts on which upgrades were started, aspect by aspect.';
+COMMENT ON COLUMN weir.compatibility.operator IS 'The operator.';
+COMMENT ON COLUMN weir.compatibility.upgrade_id IS 'Number of the upgrade.';
+COMMENT ON COLUMN weir.compatibility.from_version IS 'Version that served before.';
+COMMENT ON COLUMN weir.compatibility.to_version IS 'Version that is to serve.';
+COMMENT ON COLUMN weir.compatibility.aspect IS 'What was compared: inputs, filter, key, an output, hidden state, functions called, retention, or the whole.';
+COMMENT ON COLUMN weir.compatibility.verdict IS 'identical, reuse, convert, backfill or refuse.';
+COMMENT ON COLUMN weir.compatibility.reason IS 'Why.';
+COMMENT ON COLUMN weir.compatibility.detail IS 'What it was before and is to be, and measured values.';
+COMMENT ON COLUMN weir.compatibility.from_digest IS 'SHA-256 of the old definition as analysed.';
+COMMENT ON COLUMN weir.compatibility.to_digest IS 'SHA-256 of the new definition as analysed.';
+COMMENT ON COLUMN weir.compatibility.recorded_at IS 'When the upgrade was started.';
 
 CREATE VIEW weir.ledger AS
 SELECT l.ledger_id, l.recorded_at, l.operator, l.operator_id, l.upgrade_id, l.event, l.from_phase, l.to_phase,

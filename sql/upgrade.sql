@@ -211,7 +211,7 @@ SELECT weir.finalize_upgrade('failing');
 
 -- every phase change has its entry
 SELECT event, from_phase, to_phase, from_version, to_version, actor = current_user AS mine, reason,
-    CASE WHEN detail ? 'drift_missing' OR detail ? 'strategy' THEN detail END AS detail
+    CASE WHEN detail ? 'drift_missing' OR detail ? 'strategy' THEN detail - '{from_digest,to_digest}'::text[] END AS detail
 FROM weir.ledger WHERE operator = 'by_shop' AND upgrade_id IN (SELECT upgrade_id FROM weir.upgrades WHERE operator = 'by_shop'::regclass ORDER BY upgrade_id LIMIT 2)
 ORDER BY ledger_id;
 SELECT count(*) FROM weir.upgrades u WHERE operator IN ('by_shop'::regclass, 'drifting', 'failing')

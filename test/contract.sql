@@ -11,6 +11,8 @@ WHERE pronamespace = 'weir'::regnamespace ORDER BY p.oid::regprocedure::text COL
 SELECT results_eq('functions', $expected$ VALUES
     ('weir.advance_upgrade(regclass)', 'operator regclass',
         'void'),
+    ('weir.check_upgrade(regclass,text,text)', 'operator regclass, definition text, migration text DEFAULT NULL::text, OUT aspect text, OUT verdict text, OUT reason text, OUT detail jsonb',
+        'SETOF record'),
     ('weir.create_operator(text,text,text,jsonb)', 'name text, definition text, stream text DEFAULT ''main''::text, options jsonb DEFAULT ''{}''::jsonb, OUT operator regclass, OUT version integer, OUT stream text, OUT notes text[]',
         'record'),
     ('weir.doctor()', 'OUT severity text, OUT finding text, OUT fix text, OUT needs_restart boolean',
@@ -59,6 +61,7 @@ SELECT c.relname::text COLLATE "default", string_agg(format('%s %s', a.attname, 
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
 WHERE c.relnamespace = 'weir'::regnamespace GROUP BY c.relname ORDER BY c.relname::text COLLATE "C";
 SELECT results_eq('columns', $expected$ VALUES
+    ('compatibility', 'operator regclass, upgrade_id bigint, from_version integer, to_version integer, aspect text, verdict text, reason text, detail jsonb, from_digest text, to_digest text, recorded_at timestamp with time zone'),
     ('ledger', 'ledger_id bigint, recorded_at timestamp with time zone, operator text, operator_id bigint, upgrade_id bigint, event text, from_phase text, to_phase text, from_version integer, to_version integer, lsn pg_lsn, actor name, reason text, detail jsonb, sequence bigint, previous_hash bytea, hash bytea'),
     ('operators', 'operator regclass, version integer, status text, stream text, owner name, options jsonb, upgrade_id bigint, upgrade_phase text, processed_lsn pg_lsn, message text, hint text, created_at timestamp with time zone'),
     ('progress', 'operator regclass, version integer, step text, rows_total bigint, rows_written bigint, percent numeric, waiting_since timestamp with time zone, waiting_for_pids integer[], lag_bytes numeric'),
@@ -95,6 +98,7 @@ SELECT object COLLATE "default", who COLLATE "default", string_agg(privilege_typ
 GROUP BY object, who ORDER BY object COLLATE "C", who COLLATE "C";
 SELECT results_eq('rights', $expected$ VALUES
     ('function weir.advance_upgrade', 'PUBLIC', 'EXECUTE'),
+    ('function weir.check_upgrade', 'PUBLIC', 'EXECUTE'),
     ('function weir.create_operator', 'PUBLIC', 'EXECUTE'),
     ('function weir.doctor', 'PUBLIC', 'EXECUTE'),
     ('function weir.drop_operator', 'PUBLIC', 'EXECUTE'),
@@ -112,6 +116,7 @@ SELECT results_eq('rights', $expected$ VALUES
     ('function weir_internal.may_see_errors', 'PUBLIC', 'EXECUTE'),
     ('function weir_internal.reader_activity', 'PUBLIC', 'EXECUTE'),
     ('function weir_internal.wal_end', 'PUBLIC', 'EXECUTE'),
+    ('relation weir.compatibility', 'PUBLIC', 'SELECT'),
     ('relation weir.ledger', 'PUBLIC', 'SELECT'),
     ('relation weir.operators', 'PUBLIC', 'SELECT'),
     ('relation weir.progress', 'PUBLIC', 'SELECT'),

@@ -248,23 +248,35 @@ weir_operator_end_control(WeirCatalogScope *scope)
 	weir_wake_coordinator_at_commit();
 }
 
+WeirObjection *
+weir_operator_upgrading_objection(const WeirOperator *operator)
+{
+	WeirUpgrade *upgrade = weir_upgrade_live(operator->operator_id);
+	WeirObjection *objection;
+
+	if (upgrade == NULL)
+		return NULL;
+	objection = palloc0(sizeof(WeirObjection));
+	objection->sqlstate = ERRCODE_OBJECT_IN_USE;
+	objection->message = psprintf("operator \"%s\" is being upgraded", operator->view_name);
+	objection->detail = psprintf("Upgrade " INT64_FORMAT " from version %d to version %d is in phase %s.",
+								 upgrade->upgrade_id, upgrade->from_version, upgrade->to_version,
+								 weir_phase_name(upgrade->phase));
+	objection->hint = upgrade->phase == WEIR_PHASE_OBSERVING ?
+		psprintf("SELECT weir.finalize_upgrade(%s); or SELECT * FROM weir.rollback_upgrade(%s);",
+				 operator->reference, operator->reference) :
+		psprintf("SELECT * FROM weir.rollback_upgrade(%s); or, to let it go on, SELECT weir.wait_for_upgrade(%s, 'observing');",
+				 operator->reference, operator->reference);
+	return objection;
+}
+
 void
 weir_operator_refuse_if_upgrading(const WeirOperator *operator)
 {
-	WeirUpgrade *upgrade = weir_upgrade_live(operator->operator_id);
+	WeirObjection *objection = weir_operator_upgrading_objection(operator);
 
-	if (upgrade != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("operator \"%s\" is being upgraded", operator->view_name),
-				 errdetail("Upgrade " INT64_FORMAT " from version %d to version %d is in phase %s.",
-						   upgrade->upgrade_id, upgrade->from_version, upgrade->to_version,
-						   weir_phase_name(upgrade->phase)),
-				 upgrade->phase == WEIR_PHASE_OBSERVING ?
-				 errhint("SELECT weir.finalize_upgrade(%s); or SELECT * FROM weir.rollback_upgrade(%s);",
-						 operator->reference, operator->reference) :
-				 errhint("SELECT * FROM weir.rollback_upgrade(%s); or, to let it go on, SELECT weir.wait_for_upgrade(%s, 'observing');",
-						 operator->reference, operator->reference)));
+	if (objection != NULL)
+		weir_definition_raise(list_make1(objection));
 }
 
 /* Core's error names the dependents, but hints at a command that is not ours. */

@@ -23,6 +23,15 @@ extern void weir_operator_end_control(WeirCatalogScope *scope);
 
 /* 55006 when an upgrade of it is under way. */
 extern void weir_operator_refuse_if_upgrading(const WeirOperator *operator);
+/* The same as an answer; NULL: none is. */
+extern WeirObjection *weir_operator_upgrading_objection(const WeirOperator *operator);
+
+/*
+ * What speaks against an upgrade of the operator, whatever the definition
+ * (api_check_upgrade.c). NULL: nothing does.
+ */
+extern WeirObjection *weir_operator_foreign_objection(const WeirOperator *operator, Oid caller);
+extern WeirObjection *weir_operator_not_live_objection(const WeirOperator *operator, const WeirVersionRun *run);
 
 /* With the caller's own rights and search_path: parsed, analysed, source checked; all objections raised at once. */
 extern WeirDefinition *weir_definition_for_call(const char *text, bool append_only, Query **query);

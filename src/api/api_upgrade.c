@@ -26,13 +26,15 @@
 #include "api/api_operator.h"
 #include "api/api_options.h"
 #include "api/api_result.h"
+#include "catalog/compatibility_catalog.h"
 #include "catalog/ledger_catalog.h"
 #include "catalog/upgrade_catalog.h"
+#include "operator/fingerprint.h"
 #include "operator/loaded_version.h"
 #include "operator/serving_view.h"
 #include "operator/version_create.h"
-#include "upgrade/reuse.h"
 #include "upgrade/upgrade_steps.h"
+#include "upgrade/verdict.h"
 #include "weir_compat.h"
 
 PG_FUNCTION_INFO_V1(weir_start_upgrade);
@@ -125,9 +127,8 @@ check_arguments(UpgradeArguments *arguments, bool has_migration)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown strategy \"%s\"", arguments->strategy),
 				 errhint("Strategies: auto, reuse, backfill, fresh.")));
-	refuse_unsupported(has_migration || strcmp(arguments->strategy, "convert") == 0,
-					   "conversion by a migration query is",
-					   "Leave migration NULL; strategy backfill computes the state from the source.");
+	if (has_migration || strcmp(arguments->strategy, "convert") == 0)
+		weir_definition_raise(list_make1(weir_verdict_migration_objection()));
 	check_steps(arguments->steps);
 	if (!JB_ROOT_IS_OBJECT(arguments->gates))
 		ereport(ERROR,
@@ -167,59 +168,20 @@ check_serving_is_live(const WeirOperator *operator, const WeirVersionRun *run, U
 									 operator->paused ? "paused" : weir_run_status_name(run->status)));
 		return;
 	}
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("operator \"%s\" is %s", operator->view_name,
-					operator->paused ? "paused" : weir_run_status_name(run->status)),
-			 run->message ? errdetail("An upgrade runs beside a live version. It stopped with: %s.", run->message) :
-			 errdetail("An upgrade runs beside a live version."),
-			 run->status == WEIR_RUN_STOPPED || operator->paused ?
-			 errhint("SELECT weir.resume_operator(%s); or SELECT * FROM weir.rebuild_operator(%s); or, to replace it by this definition: options => '{\"repair\": true}'",
-					 operator->reference, operator->reference) :
-			 run->status == WEIR_RUN_LOST || run->status == WEIR_RUN_FAILED ?
-			 errhint("SELECT * FROM weir.rebuild_operator(%s); or, to replace it by this definition: options => '{\"repair\": true}'",
-					 operator->reference) :
-			 errhint("SELECT weir.wait_for(%s);", operator->reference)));
-}
-
-/* The cheapest correct strategy, or a refusal of one that cannot be right. */
-static const char *
-choose_strategy(UpgradeArguments *arguments, const WeirDefinition *previous, bool covers_source)
-{
-	const char *obstacle;
-
-	if (strcmp(arguments->strategy, "backfill") == 0 || strcmp(arguments->strategy, "fresh") == 0)
-		return arguments->strategy;
-	obstacle = weir_reuse_obstacle(arguments->definition, previous);
-	if (obstacle == NULL)
-		return "reuse";
-	if (strcmp(arguments->strategy, "reuse") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("state of the old version cannot be reused: %s", obstacle),
-				 errhint("strategy => 'backfill', or leave it at its default 'auto'.")));
-	if (!covers_source)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("strategy must be chosen: the operator started without the rows that were there"),
-				 errdetail("Its state cannot be reused: %s. A backfill would add those rows.", obstacle),
-				 errhint("strategy => 'backfill' to add them, or strategy => 'fresh' to start from now.")));
-	add_note(arguments, psprintf("state cannot be reused: %s", obstacle));
-	return "backfill";
+	weir_definition_raise(list_make1(weir_operator_not_live_objection(operator, run)));
 }
 
 static List *
-choose_compared_columns(UpgradeArguments *arguments, const WeirDefinition *previous, const char *strategy,
-						bool covers_source)
+choose_compared_columns(UpgradeArguments *arguments, const WeirDefinition *previous, const WeirVerdict *verdict,
+						const char *strategy, bool covers_source)
 {
-	List	   *common = weir_reuse_common_columns(arguments->definition, previous);
 	List	   *wanted = weir_options_strings(arguments->options, "compare");
 	ListCell   *lc;
 
 	if (arguments->is_rebuild || strcmp(strategy, "fresh") == 0)
 		return NIL;
 	if (!weir_options_has(arguments->options, "compare"))
-		return covers_source || strcmp(strategy, "reuse") == 0 ? common : NIL;
+		return covers_source || strcmp(strategy, "reuse") == 0 ? verdict->same_columns : NIL;
 	foreach(lc, wanted)
 	{
 		bool		in_next = false;
@@ -268,25 +230,91 @@ typedef struct StartedUpgrade
 	const char *strategy;
 } StartedUpgrade;
 
+static void
+record_verdict(const WeirVerdict *verdict, int64 upgrade_id, const char *from_digest, const char *to_digest)
+{
+	WeirCompatibilityRow row = {
+		.upgrade_id = upgrade_id,
+		.from_digest = from_digest,
+		.to_digest = to_digest,
+	};
+	ListCell   *lc;
+
+	foreach(lc, verdict->aspects)
+	{
+		const WeirAspect *aspect = lfirst(lc);
+
+		row.ordinal++;
+		row.aspect = aspect->name;
+		row.verdict = weir_verdict_name(aspect->kind);
+		row.reason = aspect->reason;
+		row.detail = aspect->detail;
+		weir_compatibility_insert(&row);
+	}
+}
+
+/* The new version's relations and rows, on the grounds of the verdict. */
+static StartedUpgrade
+insert_upgrade(WeirCatalogScope *scope, const WeirOperator *operator, UpgradeArguments *arguments,
+			   const WeirVerdictInput *input, const WeirVerdict *verdict, WeirUpgradeRequest *request)
+{
+	StartedUpgrade started = {
+		.from_version = operator->serving_version,
+		.to_version = weir_operator_next_version(operator->operator_id),
+		.strategy = request->strategy,
+	};
+	WeirVersionRequest version = {
+		.operator_id = operator->operator_id,
+		.operator_name = operator->view_name,
+		.version = started.to_version,
+		.text = arguments->text,
+		.query = arguments->query,
+		.definition = arguments->definition,
+		.fingerprint = input->fingerprint,
+		.strategy = started.strategy,
+		.build_from = strcmp(started.strategy, "reuse") == 0 ? started.from_version : 0,
+		.owner = weir_relation_owner(operator->view),
+	};
+	WeirLedgerEntry entry = {
+		.operator_id = operator->operator_id,
+		.operator_name = operator->view_name,
+		.event = "phase",
+		.to_phase = weir_phase_name(WEIR_PHASE_PREPARING),
+		.from_version = started.from_version,
+		.to_version = started.to_version,
+		.actor = scope->caller,
+	};
+	char	   *from_digest = weir_digest(input->serving->query);
+	char	   *to_digest = weir_digest(weir_version_create(&version)->query);
+
+	request->to_version = started.to_version;
+	started.upgrade_id = entry.upgrade_id = weir_upgrade_insert(request);
+	record_verdict(verdict, started.upgrade_id, from_digest, to_digest);
+	if (arguments->is_rebuild)
+		entry.reason = strcmp(arguments->text, input->serving->definition) == 0 ? "rebuild" : "repair";
+	entry.detail = weir_verdict_json("strategy", started.strategy, "=verdicts", weir_verdict_summary(verdict),
+									 "from_digest", from_digest, "to_digest", to_digest, NULL);
+	weir_ledger_append(&entry);
+	return started;
+}
+
 /* In the catalog scope, the definition already checked as the caller. */
 static StartedUpgrade
 record_upgrade(WeirCatalogScope *scope, WeirOperator *operator, UpgradeArguments *arguments)
 {
-	StartedUpgrade started;
 	WeirVersion *serving = weir_version_get(operator->operator_id, operator->serving_version);
-	WeirDefinition *previous = arguments->is_rebuild ? NULL : weir_version_definition(serving);
-	bool		covers_source = weir_version_covers_source(operator->operator_id, operator->serving_version);
-	WeirVersionRequest version = {
-		.operator_id = operator->operator_id,
-		.operator_name = operator->view_name,
-		.text = arguments->text,
-		.query = arguments->query,
-		.definition = arguments->definition,
-		.owner = weir_relation_owner(operator->view),
+	WeirVerdictInput input = {
+		.next = arguments->definition,
+		.fingerprint = weir_functions_fingerprint(arguments->definition->functions),
+		.previous = arguments->is_rebuild ? NULL : weir_version_definition(serving),
+		.serving = serving,
+		.covers_source = weir_version_covers_source(operator->operator_id, operator->serving_version),
 	};
+	WeirVerdict *verdict = weir_verdict_judge(&input);
 	WeirUpgradeRequest request = {
 		.operator_id = operator->operator_id,
 		.from_version = operator->serving_version,
+		.strategy = weir_verdict_choose(verdict, arguments->strategy),
 		.steps = arguments->steps,
 		.gates = weir_options_text(arguments->gates),
 		.auto_advance = arguments->auto_advance,
@@ -294,35 +322,17 @@ record_upgrade(WeirCatalogScope *scope, WeirOperator *operator, UpgradeArguments
 		.options = weir_options_text(arguments->options),
 		.started_by = scope->caller,
 	};
-	WeirLedgerEntry entry = {
-		.operator_id = operator->operator_id,
-		.operator_name = operator->view_name,
-		.event = "phase",
-		.to_phase = weir_phase_name(WEIR_PHASE_PREPARING),
-		.from_version = operator->serving_version,
-		.actor = scope->caller,
-	};
 
 	if (!arguments->is_rebuild)
-		started.strategy = choose_strategy(arguments, previous, covers_source);
-	else
-		started.strategy = strcmp(arguments->strategy, "fresh") == 0 ? "fresh" : "backfill";
-	if (previous != NULL)
-		request.compare_columns = choose_compared_columns(arguments, previous, started.strategy, covers_source);
-	if (!arguments->is_rebuild)
+	{
+		request.compare_columns = choose_compared_columns(arguments, input.previous, verdict, request.strategy,
+														  input.covers_source);
+		if (strcmp(arguments->strategy, "auto") == 0 && verdict->obstacle != NULL)
+			add_note(arguments, psprintf("state cannot be reused: %s", verdict->obstacle));
 		note_columns(arguments, request.compare_columns);
-	started.from_version = operator->serving_version;
-	started.to_version = weir_operator_next_version(operator->operator_id);
-	version.version = request.to_version = entry.to_version = started.to_version;
-	version.strategy = request.strategy = started.strategy;
-	version.build_from = strcmp(started.strategy, "reuse") == 0 ? operator->serving_version : 0;
-	(void) weir_version_create(&version);
-	started.upgrade_id = entry.upgrade_id = weir_upgrade_insert(&request);
-	if (arguments->is_rebuild && serving != NULL)
-		entry.reason = strcmp(arguments->text, serving->definition) == 0 ? "rebuild" : "repair";
-	entry.detail = psprintf("{\"strategy\": \"%s\"}", started.strategy);
-	weir_ledger_append(&entry);
-	return started;
+	}
+	weir_verdict_add_cost(verdict, &input, arguments->strategy, request.strategy);
+	return insert_upgrade(scope, operator, arguments, &input, verdict, &request);
 }
 
 static Datum
@@ -359,24 +369,6 @@ take_arguments(FunctionCallInfo fcinfo)
 	return arguments;
 }
 
-/*
- * Members of weir_admin may steer every operator, but what a definition calls
- * runs with the rights of the operator's owner: who chooses it could do all
- * that the owner can.
- */
-static void
-refuse_code_of_others(const WeirOperator *operator, Oid caller)
-{
-	if (weir_compat_relation_is_owned(operator->view, caller))
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("must be owner of operator \"%s\" to give it another definition", operator->view_name),
-			 errdetail("The definition would run with its owner's rights."),
-			 errhint("Let role %s start the upgrade.",
-					 quote_identifier(GetUserNameFromId(weir_relation_owner(operator->view), false)))));
-}
-
 Datum
 weir_start_upgrade(PG_FUNCTION_ARGS)
 {
@@ -386,13 +378,16 @@ weir_start_upgrade(PG_FUNCTION_ARGS)
 	WeirOperator *operator;
 	WeirVersionRun run;
 	WeirVersion *serving;
+	WeirObjection *foreign;
 	List	   *objections;
 	StartedUpgrade started;
 
 	weir_require_ready();
 	check_arguments(&arguments, !PG_ARGISNULL(2));
 	operator = weir_operator_begin_control(&scope, fcinfo, OPTIONAL_MIGRATION);
-	refuse_code_of_others(operator, scope.caller);
+	foreign = weir_operator_foreign_objection(operator, scope.caller);
+	if (foreign != NULL)
+		weir_definition_raise(list_make1(foreign));
 	weir_operator_refuse_if_upgrading(operator);
 	run = weir_version_run_get(operator->operator_id, operator->serving_version);
 	check_serving_is_live(operator, &run, &arguments);

@@ -136,6 +136,7 @@ typedef struct WeirObjection
 	char	   *message;		/* one lower-case fact */
 	char	   *detail;			/* or NULL */
 	char	   *hint;			/* or NULL */
+	const char *column;			/* output column that it is about, or NULL */
 } WeirObjection;
 
 /*

@@ -34,7 +34,7 @@ weir_objection_add(List **objections, int sqlstate, const char *message,
 		if (strcmp(((WeirObjection *) lfirst(lc))->message, message) == 0)
 			return;
 	}
-	objection = palloc(sizeof(WeirObjection));
+	objection = palloc0(sizeof(WeirObjection));
 	objection->sqlstate = sqlstate;
 	objection->message = unconstify(char *, message);
 	objection->detail = unconstify(char *, detail);

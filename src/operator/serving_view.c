@@ -357,10 +357,11 @@ column_users(Oid view, AttrNumber attnum)
 }
 
 static WeirObjection *
-objection(int sqlstate, char *message, char *detail, char *hint)
+objection(const char *column, int sqlstate, char *message, char *detail, char *hint)
 {
 	WeirObjection *result = palloc(sizeof(WeirObjection));
 
+	result->column = pstrdup(column);
 	result->sqlstate = sqlstate;
 	result->message = message;
 	result->detail = detail;
@@ -387,7 +388,7 @@ weir_serving_view_objections(Oid view, const WeirDefinition *next)
 			users = column_users(view, attribute->attnum);
 			if (users != NULL)
 				objections = lappend(objections,
-									 objection(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
+									 objection(source, ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
 											   psprintf("column \"%s\" would go, but other objects use it", name),
 											   psprintf("Used by %s.", users),
 											   psprintf("Keep an output column named %s, or drop what uses it.",
@@ -397,7 +398,7 @@ weir_serving_view_objections(Oid view, const WeirDefinition *next)
 				 output->column.typmod != attribute->atttypmod ||
 				 output->column.collation != attribute->attcollation)
 			objections = lappend(objections,
-								 objection(ERRCODE_DATATYPE_MISMATCH,
+								 objection(source, ERRCODE_DATATYPE_MISMATCH,
 										   psprintf("column \"%s\" would change its type", name),
 										   psprintf("It is %s and would be %s.",
 													type_and_collation(attribute->atttypid, attribute->atttypmod,

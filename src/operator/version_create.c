@@ -142,7 +142,8 @@ weir_version_create(const WeirVersionRequest *request)
 														psprintf("_extreme%d", i + 1), false);
 	version->state_format = WEIR_STATE_FORMAT;
 	version->append_only = definition->append_only;
-	version->fingerprint = weir_functions_fingerprint(definition->functions);
+	version->fingerprint = request->fingerprint ? pstrdup(request->fingerprint) :
+		weir_functions_fingerprint(definition->functions);
 	version->strategy = pstrdup(request->strategy);
 	version->build_from = request->build_from;
 	weir_version_insert(version);

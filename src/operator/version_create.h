@@ -17,6 +17,7 @@ typedef struct WeirVersionRequest
 	const char *text;			/* as the user wrote it */
 	Query	   *query;
 	const WeirDefinition *definition;
+	const char *fingerprint;	/* that the strategy was chosen by; NULL: of the functions as they are now */
 	const char *strategy;
 	int			build_from;
 	Oid			owner;			/* may read the state, through the view */

@@ -8,11 +8,9 @@
 #include "catalog/version_catalog.h"
 #include "operator/definition.h"
 
-/*
- * Why the state of "next" cannot be derived from that of "previous": one
- * lower-case fact, or NULL when it can.
- */
-extern const char *weir_reuse_obstacle(const WeirDefinition *next, const WeirDefinition *previous);
+/* Index of what is equal in definition, or -1. */
+extern int	weir_reuse_find_key(const WeirDefinition *definition, const WeirKey *key);
+extern int	weir_reuse_find_atom(const WeirDefinition *definition, const WeirAtom *atom);
 
 /*
  * Query texts for weir_state_build_read: delta rows of "next" from the state
@@ -20,11 +18,5 @@ extern const char *weir_reuse_obstacle(const WeirDefinition *next, const WeirDef
  */
 extern const char **weir_reuse_queries(const WeirDefinition *next, const WeirDefinition *previous,
 									   const WeirVersion *previous_version);
-
-/*
- * Output columns that mean the same in both: same name, same expression over
- * the same rows and keys. List of char *.
- */
-extern List *weir_reuse_common_columns(const WeirDefinition *next, const WeirDefinition *previous);
 
 #endif							/* WEIR_REUSE_H */
