@@ -35,12 +35,16 @@ typedef struct WeirKey
 typedef enum WeirAtomKind
 {
 	WEIR_ATOM_COUNT,			/* 1 column int8 */
-	WEIR_ATOM_SUM,				/* 1 column, or 4: value, number of NaN, +Inf, -Inf (NULL when 0) */
+	WEIR_ATOM_SUM,				/* 1 column, or those of WEIR_SUM_SPECIALS, or WEIR_SUM_SCALES too */
 	WEIR_ATOM_MIN,				/* 1 column of the argument's type */
 	WEIR_ATOM_MAX
 } WeirAtomKind;
 
-#define WEIR_ATOM_MAX_COLUMNS 4
+/* Columns behind that of a sum, if the type has them: number of NaN, +Inf, -Inf (NULL when 0). */
+#define WEIR_SUM_SPECIALS 3
+/* The one behind those, of numeric of any scale: values by decimal places, see numeric_scale.c (NULL with the sum). */
+#define WEIR_SUM_SCALES 4
+#define WEIR_ATOM_MAX_COLUMNS 5
 
 typedef struct WeirAtom
 {

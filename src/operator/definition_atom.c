@@ -207,6 +207,13 @@ has_infinities(Oid type)
 	return type == NUMERICOID || type == FLOAT4OID || type == FLOAT8OID || type == INTERVALOID;
 }
 
+/* Values of a column numeric(p,s) all have the same scale, and then so has their sum. */
+static bool
+has_any_scale(const WeirAtom *atom)
+{
+	return atom->arg_type == NUMERICOID && exprTypmod(atom->arg) < 0;
+}
+
 void
 weir_atoms_lay_out(WeirDefinition *def)
 {
@@ -230,6 +237,8 @@ weir_atoms_lay_out(WeirDefinition *def)
 					add_hidden(def, psprintf("_weir_s%d_pinf", i), INT8OID, InvalidOid);
 					add_hidden(def, psprintf("_weir_s%d_ninf", i), INT8OID, InvalidOid);
 				}
+				if (has_any_scale(atom))
+					add_hidden(def, psprintf("_weir_s%d_scales", i), NUMERICOID, InvalidOid);
 				break;
 			case WEIR_ATOM_MIN:
 			case WEIR_ATOM_MAX:

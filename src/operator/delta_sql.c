@@ -33,6 +33,7 @@
 #include "utils/ruleutils.h"
 #include "utils/syscache.h"
 
+#include "operator/numeric_scale.h"
 #include "operator/objection.h"
 #include "weir_errors.h"
 
@@ -274,6 +275,11 @@ append_sum(StringInfo sql, const WeirAtom *atom)
 	{
 		case NUMERICOID:
 			append_sum_and_infinities(sql, atom, "numeric", atom->arg_sql);
+			if (atom->ncolumns > WEIR_SUM_SCALES)
+			{
+				appendStringInfo(sql, ", %s", weir_numeric_scale_sql(atom->arg_sql));
+				append_filter(sql, atom, NULL);
+			}
 			break;
 		case FLOAT8OID:
 			append_sum_and_infinities(sql, atom, "float8",

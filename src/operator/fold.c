@@ -7,7 +7,8 @@
  *
  * counts and sums are added and subtracted, exactly, which makes them right
  * under UPDATE and DELETE.  NaN and infinities never get into a sum, because
- * nothing could take them out again: they are counted beside it.  A minimum or
+ * nothing could take them out again: they are counted beside it, and so is how
+ * many decimal places the values of a numeric sum have.  A minimum or
  * maximum only gets better by itself; when the value that went is as good as
  * the present one, the column is reported as stale and the caller takes the
  * true extreme from the side table, which holds this batch already.
@@ -17,6 +18,7 @@
 #include "catalog/pg_type.h"
 #include "common/int.h"
 #include "operator/fold.h"
+#include "operator/numeric_scale.h"
 #include "utils/builtins.h"
 #include "utils/cash.h"
 #include "utils/datum.h"
@@ -45,6 +47,7 @@ struct WeirFoldColumn
 	int			extreme;		/* MIN, MAX: index into the definition's extremes, -1 append-only */
 	int			count;			/* sums: column of the count of values, -1 unknown */
 	int			nspecials;		/* sums: columns after this one that count what is not in it */
+	int			scales;			/* sums: column of the values by decimal places, -1 none */
 	PGFunction	add;
 	PGFunction	subtract;
 	Datum		zero;
@@ -104,9 +107,14 @@ init_atom(WeirFold *fold, const WeirAtom *atom)
 			break;
 		case WEIR_ATOM_SUM:
 			init_sum(first, fold->def->hidden[atom->first_column].type);
-			first->nspecials = atom->ncolumns - 1;
-			for (int i = 1; i < atom->ncolumns; i++)
+			first->nspecials = Min(atom->ncolumns - 1, WEIR_SUM_SPECIALS);
+			for (int i = 1; i <= first->nspecials; i++)
 				first[i].rule = FOLD_SPECIALS;
+			if (atom->ncolumns > WEIR_SUM_SCALES)
+			{
+				first->scales = atom->first_column + WEIR_SUM_SCALES;
+				init_sum(&first[WEIR_SUM_SCALES], NUMERICOID);
+			}
 			break;
 		case WEIR_ATOM_MIN:
 		case WEIR_ATOM_MAX:
@@ -130,6 +138,7 @@ weir_fold_create(const WeirDefinition *def)
 		get_typlenbyval(def->hidden[i].type, &column->length, &column->by_value);
 		column->extreme = -1;
 		column->count = -1;
+		column->scales = -1;
 	}
 	for (int i = 0; i < def->natoms; i++)
 		init_atom(fold, &def->atoms[i]);
@@ -242,9 +251,13 @@ combine_extremes(WeirFold *fold, int column, const WeirRow *old, const WeirRow *
 	return any;
 }
 
-/* A sum to which nothing contributes any more is NULL again, as if nothing ever had. */
+/*
+ * What went leaves no trace: a sum to which nothing contributes any more is
+ * NULL again, as if nothing ever had, and others have the decimal places of
+ * what they consist of.
+ */
 static void
-forget_empty_sums(WeirFold *fold, WeirRow *result)
+settle_sums(WeirFold *fold, WeirRow *result)
 {
 	for (int i = 0; i < fold->def->nhidden; i++)
 	{
@@ -260,6 +273,11 @@ forget_empty_sums(WeirFold *fold, WeirRow *result)
 				contributing -= DatumGetInt64(result->values[special]);
 		}
 		result->isnull[i] = contributing == 0;
+		if (column->scales < 0)
+			continue;
+		result->isnull[column->scales] |= result->isnull[i];
+		if (!result->isnull[column->scales])
+			result->values[i] = weir_numeric_scale_settle(result->values[i], result->values[column->scales]);
 	}
 }
 
@@ -304,7 +322,7 @@ weir_fold_combine(WeirFold *fold, const WeirRow *old, const WeirRow *plus,
 		result->values[i] = value;
 		result->isnull[i] = !any;
 	}
-	forget_empty_sums(fold, result);
+	settle_sums(fold, result);
 	return true;
 }
 

@@ -134,7 +134,7 @@ special_of(const WeirAtom *atom, const WeirRow *hidden)
 	bool		plus_infinity;
 	bool		minus_infinity;
 
-	if (atom->ncolumns < WEIR_ATOM_MAX_COLUMNS)
+	if (atom->ncolumns <= WEIR_SUM_SPECIALS)
 		return SPECIAL_NONE;
 	plus_infinity = has_special(hidden, atom->first_column + 2);
 	minus_infinity = has_special(hidden, atom->first_column + 3);
