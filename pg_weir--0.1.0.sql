@@ -95,6 +95,7 @@ CREATE TABLE weir_internal.upgrade (
     gates jsonb NOT NULL,
     auto_advance boolean NOT NULL,
     advance_requested boolean NOT NULL DEFAULT false,
+    paused boolean NOT NULL DEFAULT false,     -- takes no edge by itself
     safe_window interval NOT NULL,
     observing_until timestamptz,
     options jsonb NOT NULL,
@@ -266,6 +267,16 @@ CREATE FUNCTION weir.advance_upgrade(operator regclass) RETURNS void
 AS 'MODULE_PATHNAME', 'weir_advance_upgrade' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION weir.advance_upgrade(regclass) IS
 'Requests the next step of an upgrade that was started with auto_advance => false (weir.wait_for_upgrade). An error leaves it as it was.';
+
+CREATE FUNCTION weir.pause_upgrade(operator regclass) RETURNS void
+AS 'MODULE_PATHNAME', 'weir_pause_upgrade' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.pause_upgrade(regclass) IS
+'Keeps an upgrade in the phase it is in until weir.resume_upgrade; both versions go on to be kept up to date. Acts at once, in this transaction. An error leaves it as it was.';
+
+CREATE FUNCTION weir.resume_upgrade(operator regclass) RETURNS void
+AS 'MODULE_PATHNAME', 'weir_resume_upgrade' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.resume_upgrade(regclass) IS
+'Requests that a paused upgrade goes on (weir.wait_for_upgrade). An error leaves it as it was.';
 
 CREATE FUNCTION weir.rollback_upgrade(operator regclass, reason text DEFAULT NULL,
     OUT upgrade_id bigint, OUT serving_version int, OUT fence_lsn pg_lsn)
@@ -527,7 +538,7 @@ SELECT u.upgrade_id, o.view_oid::regclass AS operator, u.from_version, u.to_vers
     u.phase_since, r.rows_total, r.rows_written,
     CASE WHEN r.rows_total > 0 THEN round(100.0 * r.rows_written / r.rows_total, 1) END AS built_percent,
     rd.lag_bytes, u.compare_columns, u.drift_missing, u.drift_extra, u.drift_lsn, u.shift_lsn,
-    u.auto_advance, u.safe_window, u.observing_until,
+    u.auto_advance, u.paused, u.safe_window, u.observing_until,
     u.rollback_possible AND (u.phase <> 'observing' OR coalesce(old.status = 'live', false)) AS rollback_possible,
     CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN
         CASE WHEN u.rollback_obstacle IS NULL AND u.phase = 'observing' AND old.status <> 'live'
@@ -559,6 +570,7 @@ COMMENT ON COLUMN weir.upgrades.drift_extra IS 'Rows of the new version that the
 COMMENT ON COLUMN weir.upgrades.drift_lsn IS 'Position at which they were compared.';
 COMMENT ON COLUMN weir.upgrades.shift_lsn IS 'Position at which the new version began to serve.';
 COMMENT ON COLUMN weir.upgrades.auto_advance IS 'Whether steps are taken without weir.advance_upgrade.';
+COMMENT ON COLUMN weir.upgrades.paused IS 'Whether it was told to stay in its phase: weir.resume_upgrade.';
 COMMENT ON COLUMN weir.upgrades.safe_window IS 'How long the old version stays in lockstep after the last step.';
 COMMENT ON COLUMN weir.upgrades.observing_until IS 'End of the safe window.';
 COMMENT ON COLUMN weir.upgrades.rollback_possible IS 'Whether weir.rollback_upgrade restores the old version in one transaction, now.';
@@ -604,7 +616,7 @@ COMMENT ON COLUMN weir.ledger.recorded_at IS 'When it was recorded.';
 COMMENT ON COLUMN weir.ledger.operator IS 'Name of the operator at that time.';
 COMMENT ON COLUMN weir.ledger.operator_id IS 'Number of the operator.';
 COMMENT ON COLUMN weir.ledger.upgrade_id IS 'Upgrade it belongs to, if any.';
-COMMENT ON COLUMN weir.ledger.event IS 'create, drop, pause, resume, stop, lost, phase or rollback_impossible.';
+COMMENT ON COLUMN weir.ledger.event IS 'create, drop, pause, resume, stop, lost, phase, pause_upgrade, resume_upgrade or rollback_impossible.';
 COMMENT ON COLUMN weir.ledger.from_phase IS 'Phase before.';
 COMMENT ON COLUMN weir.ledger.to_phase IS 'Phase after.';
 COMMENT ON COLUMN weir.ledger.from_version IS 'Version before.';

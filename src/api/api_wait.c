@@ -357,6 +357,13 @@ weir_wait_for_upgrade(PG_FUNCTION_ARGS)
 					 upgrade->reason ? errdetail("Reason: %s.", upgrade->reason) : 0,
 					 errhint("SELECT * FROM weir.ledger WHERE upgrade_id = " INT64_FORMAT ";",
 							 upgrade->upgrade_id)));
+		if (upgrade->paused && wanted != WEIR_PHASE_ROLLED_BACK)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("upgrade " INT64_FORMAT " of operator \"%s\" is paused in phase %s",
+							upgrade->upgrade_id, name, weir_phase_name(upgrade->phase)),
+					 upgrade->reason ? errdetail("It was paused because: %s.", upgrade->reason) : 0,
+					 errhint("SELECT weir.resume_upgrade(%s);", weir_operator_reference(view, name))));
 		if (GetCurrentTimestamp() >= deadline)
 			ereport(ERROR,
 					(errcode(ERRCODE_QUERY_CANCELED),

@@ -13,7 +13,7 @@
 	"upgrade_id, operator_id, from_version, to_version, strategy, phase, auto_advance, " \
 	"advance_requested, coalesce(observing_until <= clock_timestamp(), false), compare_columns, " \
 	"rollback_possible, rollback_obstacle, reason, drift_lsn IS NOT NULL, drift_missing, drift_extra, " \
-	"options OPERATOR(pg_catalog.?) 'repair'"
+	"options OPERATOR(pg_catalog.?) 'repair', paused"
 #define NOT_ENDED "phase NOT IN ('finalized', 'rolled_back')"
 
 int64
@@ -53,6 +53,7 @@ upgrade_from_result(uint64 row)
 	upgrade->drift_missing = weir_result_int64(row, 15);
 	upgrade->drift_extra = weir_result_int64(row, 16);
 	upgrade->is_repair = weir_result_bool(row, 17);
+	upgrade->paused = weir_result_bool(row, 18);
 	return upgrade;
 }
 
@@ -92,6 +93,7 @@ weir_upgrade_set_phase(int64 upgrade_id, WeirPhase phase, const char *reason)
 	weir_query(NULL,
 			   "UPDATE weir_internal.upgrade SET phase = $2, phase_since = clock_timestamp(), "
 			   "reason = $3, ended_at = CASE WHEN $4 THEN clock_timestamp() END, "
+			   "paused = paused AND NOT $4, "
 			   "rollback_possible = rollback_possible AND NOT $4 WHERE upgrade_id = $1",
 			   "lttb", upgrade_id, weir_phase_name(phase), reason, (int) weir_phase_is_end(phase));
 }
@@ -120,6 +122,13 @@ weir_upgrade_set_advance(int64 upgrade_id, bool requested)
 {
 	weir_query(NULL, "UPDATE weir_internal.upgrade SET advance_requested = $2 WHERE upgrade_id = $1",
 			   "lb", upgrade_id, (int) requested);
+}
+
+void
+weir_upgrade_set_paused(int64 upgrade_id, bool paused, const char *reason)
+{
+	weir_query(NULL, "UPDATE weir_internal.upgrade SET paused = $2, reason = $3 WHERE upgrade_id = $1",
+			   "lbt", upgrade_id, (int) paused, reason);
 }
 
 void

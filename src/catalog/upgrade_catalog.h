@@ -21,6 +21,7 @@ typedef struct WeirUpgrade
 	WeirPhase	phase;
 	bool		auto_advance;
 	bool		advance_requested;
+	bool		paused;			/* takes no edge by itself */
 	bool		is_repair;		/* of an operator that need not be live: nobody to compare with */
 	bool		drift_known;	/* the full comparison was done */
 	int64		drift_missing;
@@ -56,6 +57,7 @@ extern void weir_upgrade_set_phase(int64 upgrade_id, WeirPhase phase, const char
 extern void weir_upgrade_set_shift(int64 upgrade_id, XLogRecPtr lsn);	/* also observing_until */
 extern void weir_upgrade_set_drift(int64 upgrade_id, int64 missing, int64 extra, XLogRecPtr lsn);
 extern void weir_upgrade_set_advance(int64 upgrade_id, bool requested);
+extern void weir_upgrade_set_paused(int64 upgrade_id, bool paused, const char *reason);	/* reason: why, or NULL */
 extern void weir_upgrade_set_obstacle(int64 upgrade_id, const char *obstacle);
 extern void weir_upgrade_set_reason(int64 upgrade_id, const char *reason);
 

@@ -2,7 +2,7 @@
  * upgrade_steps.c - the edges of an upgrade.
  *
  * Runs in the coordinator (walk, validate) and in control calls (roll_back,
- * finalize). Each edge changes the phase and appends its ledger row in one
+ * finalize, pause). Each edge changes the phase and appends its ledger row in one
  * transaction (I10); killed between two edges, the phase in the catalog says
  * what to do next. Nothing here touches slots or processes: those follow from
  * the catalogs in the coordinator's next turn.
@@ -166,6 +166,29 @@ weir_upgrade_finalize(const WeirOperator *operator, WeirUpgrade *upgrade, Oid ac
 }
 
 bool
+weir_upgrade_pause(const WeirOperator *operator, WeirUpgrade *upgrade, bool paused, Oid actor,
+				   const char *reason)
+{
+	WeirLedgerEntry entry = {
+		.operator_id = operator->operator_id,
+		.operator_name = operator->view_name,
+		.upgrade_id = upgrade->upgrade_id,
+		.event = paused ? "pause_upgrade" : "resume_upgrade",
+		.from_version = upgrade->from_version,
+		.to_version = upgrade->to_version,
+		.actor = actor,
+		.reason = reason,
+	};
+
+	if (upgrade->paused == paused)
+		return false;
+	weir_upgrade_set_paused(upgrade->upgrade_id, paused, reason);
+	weir_ledger_append(&entry);
+	upgrade->paused = paused;
+	return true;
+}
+
+bool
 weir_upgrade_validate(WeirUpgrade *upgrade)
 {
 	WeirOperator *operator = weir_operator_by_id(upgrade->operator_id);
@@ -310,6 +333,8 @@ weir_upgrade_walk(const WeirOperator *operator, WeirUpgrade *upgrade)
 
 	if (roll_back_failed_candidate(operator, upgrade, &run))
 		return true;
+	if (upgrade->paused)
+		return upgrade->phase == WEIR_PHASE_OBSERVING && note_lost_partner(operator, upgrade);
 	switch (upgrade->phase)
 	{
 		case WEIR_PHASE_PREPARING:

@@ -32,4 +32,12 @@ extern void weir_upgrade_roll_back(const WeirOperator *operator, WeirUpgrade *up
 extern void weir_upgrade_finalize(const WeirOperator *operator, WeirUpgrade *upgrade, Oid actor,
 								  const char *reason);
 
+/*
+ * A paused upgrade stays in its phase: no edge but the end that a failing new
+ * version brings, or a call asks for. False: it was so already. Its reason
+ * becomes the one given, or NULL.
+ */
+extern bool weir_upgrade_pause(const WeirOperator *operator, WeirUpgrade *upgrade, bool paused,
+							   Oid actor, const char *reason);
+
 #endif							/* WEIR_UPGRADE_STEPS_H */

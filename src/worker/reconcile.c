@@ -430,13 +430,16 @@ weir_reconcile_upgrades(void)
 	List	   *upgrades;
 
 	weir_worker_begin();
-	/* One that merely observes is left alone: looking at it locks its operator, hence costs an XID each time. */
+	/*
+	 * One that merely observes or is paused is left alone: looking at it locks
+	 * its operator, hence costs an XID each time.
+	 */
 	upgrades = keys_from_result(weir_query(NULL,
 										   "SELECT operator_id, to_version, 0::bigint FROM weir_internal.upgrade u "
 										   "WHERE phase NOT IN ('finalized', 'rolled_back') "
-										   "AND NOT (phase = 'observing' AND observing_until > clock_timestamp() "
+										   "AND NOT ((paused OR phase = 'observing' AND observing_until > clock_timestamp()) "
 										   "AND NOT EXISTS (SELECT FROM weir_internal.version_run r WHERE r.operator_id = u.operator_id "
-										   "AND (r.version = u.to_version AND r.status <> 'live' "
+										   "AND (r.version = u.to_version AND r.status IN ('stopped', 'failed', 'lost') "
 										   "OR r.version = u.from_version AND r.status IN ('failed', 'lost') AND u.rollback_possible))) ORDER BY upgrade_id", ""),
 								context);
 	weir_worker_commit();
@@ -484,7 +487,7 @@ weir_reconcile_is_busy(void)
 	busy = weir_query(NULL,
 					  "SELECT 1 FROM weir_internal.reader WHERE kind = 'catch_up' OR status <> 'running' OR slot_pending "
 					  "UNION ALL SELECT 1 FROM weir_internal.upgrade WHERE phase NOT IN ('observing', 'finalized', 'rolled_back') "
-					  "AND (auto_advance OR advance_requested OR drift_lsn IS NULL) "
+					  "AND NOT paused AND (auto_advance OR advance_requested OR drift_lsn IS NULL) "
 					  "UNION ALL SELECT 1 FROM weir_internal.version WHERE retired AND state_table <> 0 LIMIT 1", "") > 0;
 	weir_worker_commit();
 	return busy;
