@@ -2,10 +2,10 @@
  * api_doctor.c - weir.doctor(): what keeps pg_weir from working on this server
  * or will, and the command that mends each of it.
  *
- * Runs in the calling session, reads settings and shared memory, changes
- * nothing.  Works without shared_preload_libraries too, because then it is
- * needed most.  Operators and their lag are not its business but that of the
- * views.
+ * Runs in the calling session, reads settings, shared memory and the catalogs,
+ * changes nothing.  Works without shared_preload_libraries too, because then it
+ * is needed most.  Operators and their lag are not its business but that of
+ * the views; a stream on which nothing can go on is.
  */
 #include "weir.h"
 #include "api/api_doctor.h"
@@ -30,6 +30,7 @@
 #include "utils/tuplestore.h"
 #include "utils/varlena.h"
 
+#include "catalog/catalog_query.h"
 #include "source/source_local.h"
 #include "weir_compat.h"
 #include "weir_preload.h"
@@ -38,9 +39,9 @@
 
 /* Coordinator, main reader, one catch-up reader; more only save waiting. */
 #define WORKERS_NEEDED			3
-/* After CREATE EXTENSION or a restart the coordinator needs a moment to start. */
-#define COORDINATOR_STARTS_MS	2000
-#define COORDINATOR_POLL_MS		20
+/* After CREATE EXTENSION or a restart the coordinator needs a moment to start, and so does a reader. */
+#define WORKER_STARTS_MS	2000
+#define WORKER_POLL_MS		20
 
 typedef struct Finding
 {
@@ -185,17 +186,31 @@ check_plugin(Findings *findings)
 }
 
 static bool
-wait_for_coordinator(void)
+coordinator_runs(void)
+{
+	return weir_coordinator_pid(MyDatabaseId) != 0;
+}
+
+static bool
+main_reader_runs(void)
+{
+	WeirReaderShmem *reader = weir_main_reader_find(MyDatabaseId);
+
+	return reader != NULL && !XLogRecPtrIsInvalid(pg_atomic_read_u64(&reader->processed_lsn));
+}
+
+static bool
+wait_for_worker(bool (*runs) (void))
 {
 	static uint32 wait_event = 0;
 
-	for (int waited = 0; weir_coordinator_pid(MyDatabaseId) == 0; waited += COORDINATOR_POLL_MS)
+	for (int waited = 0; !runs(); waited += WORKER_POLL_MS)
 	{
-		if (waited >= COORDINATOR_STARTS_MS)
+		if (waited >= WORKER_STARTS_MS)
 			return false;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 COORDINATOR_POLL_MS,
-						 weir_compat_wait_event("WeirCoordinatorStart", &wait_event));
+						 WORKER_POLL_MS,
+						 weir_compat_wait_event("WeirWorkerStart", &wait_event));
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
@@ -254,7 +269,7 @@ check_processes(Findings *findings)
 	if (reason != NULL)
 		add(findings, "error", false,
 			pstrdup("the coordinator of this database does not run"), reason, fix);
-	else if (!weir_extension_change_pending() && !wait_for_coordinator())
+	else if (!weir_extension_change_pending() && !wait_for_worker(coordinator_runs))
 		add(findings, "error", false,
 			pstrdup("the coordinator of this database does not run"),
 			pstrdup("After a failure it is started again by itself within a minute."),
@@ -323,6 +338,42 @@ check_lost_slots(Findings *findings)
 	}
 }
 
+/* Versions that are built or catch up get nowhere without the main reader, to which they are handed over. */
+static void
+check_streams(Findings *findings)
+{
+	WeirCatalogScope scope;
+	char	   *stream = NULL;
+	char	   *waiting = NULL;
+	bool		waits_for_others;
+	WeirReaderShmem *reader;
+
+	if (!weir_shmem_available() || RecoveryInProgress() || !coordinator_runs() || main_reader_runs())
+		return;
+	weir_catalog_enter(&scope);
+	if (weir_query(NULL,
+				   "SELECT s.name, string_agg(format('%s v%s', o.view_name, x.version), ', ' ORDER BY o.view_name, x.version) "
+				   "FROM weir_internal.version_run x JOIN weir_internal.version v ON v.operator_id = x.operator_id AND v.version = x.version "
+				   "JOIN weir_internal.operator o ON o.operator_id = x.operator_id JOIN weir_internal.stream s USING (stream_id) "
+				   "WHERE x.status IN ('building', 'catching_up') AND NOT v.retired AND NOT o.dropped GROUP BY s.name", "") > 0)
+	{
+		stream = weir_result_text(0, 1);
+		waiting = weir_result_text(0, 2);
+	}
+	weir_catalog_leave(&scope);
+	if (stream == NULL || wait_for_worker(main_reader_runs))
+		return;
+	reader = weir_main_reader_find(MyDatabaseId);
+	waits_for_others = reader != NULL && pg_atomic_read_u64(&reader->waiting_since) != 0;
+	add(findings, "error", false,
+		psprintf("stream \"%s\" has no running main reader", stream),
+		psprintf("It is waited for by: %s.%s", waiting,
+				 waits_for_others ? " Its slot is made when the transactions that are open have ended." : ""),
+		waits_for_others ?
+		pstrdup("SELECT pid, xact_start, query FROM pg_stat_activity WHERE backend_xid IS NOT NULL ORDER BY xact_start;") :
+		pstrdup("-- look for \"pg_weir reader\" in the server log"));
+}
+
 /* What create_operator and start_upgrade cannot do without. */
 static void
 check_requirements(Findings *findings)
@@ -387,6 +438,7 @@ weir_doctor(PG_FUNCTION_ARGS)
 	check_minor_release(&findings);
 	check_limits_on_slots(&findings);
 	check_lost_slots(&findings);
+	check_streams(&findings);
 	if (findings.list == NIL)
 		add(&findings, "ok", false, pstrdup("this server is set up for pg_weir"), NULL, NULL);
 

@@ -139,6 +139,26 @@ give_readers(void)
 	return new_versions != NIL;
 }
 
+/*
+ * Versions that are built, resumed or compared have nothing to catch up with
+ * when the main reader was given up meanwhile. A new one starts at the present
+ * end of the WAL; up to there they read it from their own slots.
+ */
+static bool
+replace_main_readers(void)
+{
+	List	   *streams = keys_from_result(weir_query(NULL,
+													  "SELECT DISTINCT r.stream_id::bigint, 0, 0::bigint FROM weir_internal.reader r "
+													  "WHERE r.kind = 'catch_up' AND r.status <> 'ended' AND NOT EXISTS (SELECT FROM weir_internal.reader m "
+													  "WHERE m.stream_id = r.stream_id AND m.kind = 'main')", ""),
+										   CurrentMemoryContext);
+	ListCell   *lc;
+
+	foreach(lc, streams)
+		ensure_main_reader((int) ((VersionKey *) lfirst(lc))->operator_id);
+	return streams != NIL;
+}
+
 /* Readers that nobody needs end; their process is told, their slot goes afterwards. */
 static bool
 end_readers(void)
@@ -173,6 +193,7 @@ weir_reconcile_versions(void)
 	weir_worker_begin();
 	changed = end_readers();
 	changed |= give_readers();
+	changed |= replace_main_readers();
 	weir_worker_commit();
 	return changed;
 }
