@@ -1,6 +1,7 @@
 # Claim: when a stream's main reader has to be given up, whoever kept a place of its own loses
 # nothing: once resumed it gets a new main reader and catches up with it; while it cannot have
-# one, weir.doctor() says so (I4, I7).
+# one, weir.doctor() says so. Who only had a share in the main reader's slot is lost with it, also
+# when it had stopped before (I4, I7).
 use strict;
 use warnings;
 use lib 't/perl';
@@ -79,6 +80,33 @@ $node->safe_psql('postgres', q{SELECT weir.rebuild_operator('totals')});
 is($node->safe_psql('postgres', q{SELECT weir.wait_for_upgrade('totals', 'finalized', '60 s')}), 'finalized', '... until it is rebuilt');
 $node->safe_psql('postgres', q{INSERT INTO sales (shop, amount) VALUES ('later', 3)});
 is_exact($node, $_, $sales_query, "$_ follows") for 'totals', 'others';
+
+# ---- an operator that stopped, and the main slot goes before there was room for a copy of it
+
+$node->safe_psql('postgres', q{
+	CREATE TABLE divisions (k int, v int);
+	ALTER TABLE divisions REPLICA IDENTITY FULL;
+	INSERT INTO divisions VALUES (1, 1);
+	SELECT weir.create_operator('shares', 'SELECT k, sum(100 / v) AS share FROM public.divisions GROUP BY k')});
+$node->safe_psql('postgres', q{SELECT weir.wait_for('shares', timeout => '60 s')});
+take_all_slots();
+$node->safe_psql('postgres', q{INSERT INTO divisions VALUES (2, 0)});
+ok(wait_status('shares', 'stopped'), 'an operator stops while no slot is free');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM weir.readers WHERE kind = 'stopped' AND slot_name IS NULL}), '1',
+	'... it has no place of its own yet');
+lose_main_slot();
+ok(wait_status('shares', 'lost'), 'without the main slot it is lost');
+like($node->safe_psql('postgres', q{SELECT hint FROM weir.operators WHERE operator = 'shares'::regclass}),
+	qr/rebuild_operator\('public\.shares'\)/, '... and says what to run');
+give_slots_back();
+$node->safe_psql('postgres', q{DELETE FROM divisions WHERE v = 0});
+for my $operator (qw(shares totals others))
+{
+	$node->safe_psql('postgres', "SELECT weir.rebuild_operator('$operator')");
+	is($node->safe_psql('postgres', "SELECT weir.wait_for_upgrade('$operator', 'finalized', '60 s')"), 'finalized', "$operator is rebuilt");
+}
+$node->safe_psql('postgres', q{INSERT INTO divisions VALUES (2, 3)});
+is_exact($node, 'shares', 'SELECT k, sum(100 / v) AS share FROM public.divisions GROUP BY k', '... and follows again');
 
 $node->safe_psql('postgres', 'DROP EXTENSION pg_weir CASCADE');
 ok(poll_until($node, 'SELECT count(*) FROM pg_replication_slots', '0'), 'no slot is left');

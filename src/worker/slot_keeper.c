@@ -227,16 +227,14 @@ record_loss(int64 operator_id, int version, const char *hint, const WeirReaderRo
 			 errhint("%s", hint)));
 }
 
-/* The place is given up: users' writes are never endangered for ours. */
 static void
-give_up(const WeirReaderRow *row, const char *why, int64 retained_mb)
+lose_place(const WeirReaderRow *row, const char *why, int64 retained_mb)
 {
 	uint64		count;
 	int64	   *operators;
 	int		   *versions;
 	char	  **hints;
 
-	weir_worker_begin();
 	count = weir_query(NULL,
 					   "UPDATE weir_internal.version_run SET status = 'lost', status_since = clock_timestamp(), "
 					   "message = coalesce(message || '; ', '') || $2, error_lsn = coalesce(error_lsn, $3), "
@@ -259,6 +257,28 @@ give_up(const WeirReaderRow *row, const char *why, int64 retained_mb)
 	for (uint64 i = 0; i < count; i++)
 		record_loss(operators[i], versions[i], hints[i], row, why, retained_mb);
 	weir_reader_end(row->reader_id);
+}
+
+/*
+ * The place is given up: users' writes are never endangered for ours. Of a
+ * main reader so are those that still were to get a copy of its slot, in one
+ * transaction: the slot of the next main reader begins after them. Rows are
+ * read anew, because the reader may have added one before it ended.
+ */
+static void
+give_up(const WeirReaderRow *row, const char *why, int64 retained_mb)
+{
+	ListCell   *lc;
+
+	weir_worker_begin();
+	lose_place(row, why, retained_mb);
+	foreach(lc, row->kind == WEIR_READER_MAIN ? weir_reader_list() : NIL)
+	{
+		WeirReaderRow *other = lfirst(lc);
+
+		if (other->stream_id == row->stream_id && other->slot_pending && other->status != WEIR_READER_ENDED)
+			lose_place(other, why, retained_mb);
+	}
 	weir_worker_commit();
 }
 
