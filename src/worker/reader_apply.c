@@ -26,6 +26,7 @@
 #include "catalog/catalog_query.h"
 #include "weir_compat.h"
 #include "weir_errors.h"
+#include "worker/apply_budget.h"
 #include "worker/reader.h"
 #include "worker/worker_loop.h"
 
@@ -62,18 +63,23 @@ fence(WeirReader *reader, XLogRecPtr to, TimestampTz commit_time, int64 transact
 }
 
 static void
-apply_version(WeirReader *reader, WeirLoadedVersion *version)
+apply_version(WeirReader *reader, const WeirSetMember *member, WeirLoadedVersion *version)
 {
 	WeirApplyCounts counts = {0};
+	bool		has_budget = !member->is_serving && reader->kind == WEIR_READER_MAIN;
 	instr_time	start;
 	instr_time	end;
 
 	INSTR_TIME_SET_CURRENT(start);
+	if (has_budget)
+		weir_apply_budget_begin();
 	is_within_version = true;
 	weir_state_apply(version->state, reader->batch, &counts);
 	if (counts.rows > 0)
 		weir_version_check_functions(version);
 	is_within_version = false;
+	if (has_budget)
+		weir_apply_budget_end();
 	INSTR_TIME_SET_CURRENT(end);
 	INSTR_TIME_SUBTRACT(end, start);
 	version->current = (WeirVersionStat)
@@ -86,6 +92,8 @@ apply_version(WeirReader *reader, WeirLoadedVersion *version)
 		.batches = 1,
 		.apply_us = INSTR_TIME_GET_MICROSEC(end)
 	};
+	if (member->is_serving)
+		weir_apply_budget_note_serving(version->current.apply_us);
 }
 
 /* By RAISE, which can give an error any SQLSTATE; other languages that everybody may use cannot choose one. */
@@ -127,7 +135,7 @@ apply_version_isolated(WeirReader *reader, const WeirSetMember *member, WeirLoad
 	/* Restored here: the other versions of the batch, which must not suffer (I11). */
 	PG_TRY();
 	{
-		apply_version(reader, version);
+		apply_version(reader, member, version);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -137,6 +145,7 @@ apply_version_isolated(WeirReader *reader, const WeirSetMember *member, WeirLoad
 
 		MemoryContextSwitchTo(old);
 		is_within_version = false;
+		weir_apply_budget_end();
 		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
@@ -148,6 +157,8 @@ apply_version_isolated(WeirReader *reader, const WeirSetMember *member, WeirLoad
 		stop.cause = error->sqlerrcode == WEIR_ERRCODE_STALE ? "stale" : "error";
 		stop.sqlerrcode = error->sqlerrcode;
 		stop.message = error->message;
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && !member->is_serving && weir_apply_budget_message() != NULL)
+			stop.message = weir_apply_budget_message();
 		stop.detail = error->detail;
 		stop.hint = error->hint;
 		stop.lsn = reader->batch->last_commit_end;
@@ -214,6 +225,26 @@ stop_without_source(WeirReader *reader, const WeirSetMember *member)
 	weir_reader_stop_version(reader, member, &stop);
 }
 
+/* The others' budget depends on what those that serve took. */
+static List *
+serving_first(List *members)
+{
+	List	   *serving = NIL;
+	List	   *others = NIL;
+	ListCell   *lc;
+
+	foreach(lc, members)
+	{
+		WeirSetMember *member = lfirst(lc);
+
+		if (member->is_serving)
+			serving = lappend(serving, member);
+		else
+			others = lappend(others, member);
+	}
+	return list_concat(serving, others);
+}
+
 /* Everything between begin and commit. */
 static ApplyOutcome
 apply_in_transaction(WeirReader *reader, bool isolated)
@@ -232,6 +263,12 @@ apply_in_transaction(WeirReader *reader, bool isolated)
 	/* State is read under a snapshot taken after the row lock. */
 	PopActiveSnapshot();
 	PushActiveSnapshot(GetTransactionSnapshot());
+	/* Version by version they go in the order in which their stops are judged, and what was measured holds. */
+	if (!isolated)
+	{
+		weir_apply_budget_reset();
+		members = serving_first(members);
+	}
 	foreach(lc, members)
 	{
 		WeirSetMember *member = lfirst(lc);
@@ -244,7 +281,7 @@ apply_in_transaction(WeirReader *reader, bool isolated)
 		else if (isolated)
 			apply_version_isolated(reader, member, version);
 		else
-			apply_version(reader, version);
+			apply_version(reader, member, version);
 		WEIR_CRASH_POINT("batch-version-applied");
 	}
 	write_statistics(reader);
@@ -315,6 +352,7 @@ try_apply(WeirReader *reader, bool isolated, ApplyOutcome *outcome)
 	{
 		ErrorData  *error;
 
+		weir_apply_budget_end();
 		MemoryContextSwitchTo(old);
 		error = CopyErrorData();
 		if ((error->sqlerrcode == WEIR_ERRCODE_FENCED && !is_within_version) ||
