@@ -369,7 +369,7 @@ ALTER TABLE weir_internal.ledger ENABLE ALWAYS TRIGGER ledger_refuse_truncate;
 -- Error texts may hold values of rows: for the owner and for monitors only.
 CREATE FUNCTION weir_internal.may_see_errors(operator oid) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
-AS $$SELECT pg_has_role('weir_monitor', 'USAGE') OR pg_has_role('weir_admin', 'USAGE')
+AS $$SELECT EXISTS (SELECT FROM pg_roles r WHERE r.rolname IN ('weir_monitor', 'weir_admin') AND pg_has_role(r.oid, 'USAGE'))
     OR coalesce((SELECT pg_has_role(c.relowner, 'USAGE') FROM pg_class c WHERE c.oid = operator), false)$$;
 COMMENT ON FUNCTION weir_internal.may_see_errors(oid) IS
 'Whether the current role may see error texts of an operator.';

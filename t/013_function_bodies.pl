@@ -86,5 +86,23 @@ sql(q{SELECT weir.wait_for('priced', timeout => '60 s')});
 is_exact($node, 'priced', $query, 'a comment changes nothing');
 sql(q{ALTER FUNCTION public.price(bigint) SET search_path = pg_temp});
 becomes_stale('a setting of the function counts as its body');
+sql(q{ALTER FUNCTION public.price(bigint) RESET ALL; SELECT weir.resume_operator('priced')});
+is_exact($node, 'priced', $query, '... resumed without it');
+sql(q{ALTER FUNCTION public.price(bigint) STRICT});
+becomes_stale('so does what it does with NULL');
+sql(q{ALTER FUNCTION public.price(bigint) CALLED ON NULL INPUT; SELECT weir.resume_operator('priced')});
+is_exact($node, 'priced', $query, '... resumed as it was');
+sql(q{ALTER FUNCTION public.price(bigint) STABLE});
+becomes_stale('so does that it is not immutable any more');
+sql(q{ALTER FUNCTION public.price(bigint) IMMUTABLE; SELECT weir.drop_operator('priced')});
+
+# An argument that the definition leaves to its default.
+$query = 'SELECT shop, sum(public.price_of(amount)) AS s FROM public.sales GROUP BY shop';
+sql(q{CREATE FUNCTION public.price_of(a bigint, b bigint DEFAULT 1) RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1 * $2; END'});
+sql("SELECT weir.create_operator('priced', '$query')");
+sql(q{SELECT weir.wait_for('priced', timeout => '60 s')});
+sql(q{CREATE OR REPLACE FUNCTION public.price_of(a bigint, b bigint DEFAULT 100) RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1 * $2; END'});
+ok(poll_until($node, q{SELECT status || ': ' || message FROM weir.operators WHERE operator = 'priced'::regclass},
+	'stale: the body of function public.price_of(bigint,bigint) has changed'), 'another default is another function');
 $node->stop;
 done_testing();

@@ -67,5 +67,27 @@ wait_phase($node, 'totals', 'observing');
 $node->safe_psql('postgres', q{SELECT weir.wait_for('totals', timeout => '60 s')});
 is(differences($node, '(SELECT shop, n, total, highest FROM totals) AS kept', $other), '0', '... and has lost nothing');
 
+$node->safe_psql('postgres', q{SELECT weir.finalize_upgrade('totals')});
+
+# The source is locked when names have changed and the reader has to make a text anew.
+$node->safe_psql('postgres', q{
+	CREATE TABLE visits (k int, v int);
+	ALTER TABLE visits REPLICA IDENTITY FULL;
+	INSERT INTO visits SELECT i % 3, i FROM generate_series(1, 100) i;
+	SELECT weir.create_operator('visited', 'SELECT k, sum(v) AS s FROM public.visits GROUP BY k')});
+is_exact($node, 'visited', 'SELECT k, sum(v) FROM visits GROUP BY k', 'another operator');
+my $reader = worker_pid($node, 'reader');
+kill 'STOP', $reader;
+$node->safe_psql('postgres', q{UPDATE visits SET v = v + 1; INSERT INTO orders (shop, amount) VALUES ('s2', 1); CREATE TABLE any_name ()});
+my $locker = open_session($node);
+$locker->query('BEGIN; LOCK TABLE visits IN ACCESS EXCLUSIVE MODE');
+kill 'CONT', $reader;
+ok(poll_until($node, q{SELECT status FROM weir.versions WHERE operator = 'visited'::regclass}, 'catching_up'), 'names have changed: who needs the table leaves the reader');
+$node->safe_psql('postgres', q{SELECT weir.wait_for('totals', timeout => '60 s')});
+is(differences($node, '(SELECT shop, n, total, highest FROM totals) AS kept', $other), '0', '... and the others go on');
+$locker->query('COMMIT');
+$locker->finish;
+is_exact($node, 'visited', 'SELECT k, sum(v) FROM visits GROUP BY k', '... it comes back by itself');
+
 $node->stop;
 done_testing();

@@ -79,6 +79,9 @@ switch_to_owner(WeirCatalogScope *scope)
 	scope->guc_level = NewGUCNestLevel();
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	/* It would be the caller's choice without the caller's rights. */
+	(void) set_config_option("default_tablespace", "", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 }
 
 void
@@ -183,7 +186,7 @@ take_argument(char kind, va_list *args, Oid *type, Datum *value, char *isnull)
 }
 
 static uint64
-run_query(SPIPlanPtr *plan, long limit, const char *sql, const char *arguments, va_list *args)
+run_query(SPIPlanPtr *plan, bool at_snapshot, const char *sql, const char *arguments, va_list *args)
 {
 	Oid			types[MAX_ARGUMENTS];
 	Datum		values[MAX_ARGUMENTS];
@@ -205,10 +208,10 @@ run_query(SPIPlanPtr *plan, long limit, const char *sql, const char *arguments, 
 			if (*plan == NULL || SPI_keepplan(*plan) != 0)
 				elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
 		}
-		rc = SPI_execute_plan(*plan, values, nulls, false, limit);
+		rc = SPI_execute_plan(*plan, values, nulls, at_snapshot, 0);
 	}
 	else
-		rc = SPI_execute_with_args(sql, nargs, types, values, nulls, false, limit);
+		rc = SPI_execute_with_args(sql, nargs, types, values, nulls, at_snapshot, 0);
 
 	MemoryContextSwitchTo(context);
 	if (rc < 0)
@@ -234,19 +237,19 @@ weir_query(SPIPlanPtr *plan, const char *sql, const char *arguments, ...)
 	uint64		result;
 
 	va_start(args, arguments);
-	result = run_query(plan, 0, sql, arguments, &args);
+	result = run_query(plan, false, sql, arguments, &args);
 	va_end(args);
 	return result;
 }
 
 uint64
-weir_query_limit(long limit, const char *sql, const char *arguments, ...)
+weir_query_at_snapshot(const char *sql, const char *arguments, ...)
 {
 	va_list		args;
 	uint64		result;
 
 	va_start(args, arguments);
-	result = run_query(NULL, limit, sql, arguments, &args);
+	result = run_query(NULL, true, sql, arguments, &args);
 	va_end(args);
 	return result;
 }
@@ -310,15 +313,6 @@ weir_result_lsn(uint64 row, int column)
 	Datum		value = result_datum(row, column, &isnull);
 
 	return isnull ? InvalidXLogRecPtr : DatumGetLSN(value);
-}
-
-TimestampTz
-weir_result_timestamp(uint64 row, int column)
-{
-	bool		isnull;
-	Datum		value = result_datum(row, column, &isnull);
-
-	return isnull ? 0 : DatumGetTimestampTz(value);
 }
 
 /* The type's text output, in the memory context that was current outside of SPI's own. */

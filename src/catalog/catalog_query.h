@@ -46,7 +46,8 @@ extern Oid	weir_relation_owner(Oid relation);	/* InvalidOid when it does not exi
 
 /* Number of rows; results in SPI_tuptable. plan: cache for hot statements, or NULL. */
 extern uint64 weir_query(SPIPlanPtr *plan, const char *sql, const char *arguments, ...);
-extern uint64 weir_query_limit(long limit, const char *sql, const char *arguments, ...);
+/* As the active snapshot has it: it reads only, and not what this transaction has written since. */
+extern uint64 weir_query_at_snapshot(const char *sql, const char *arguments, ...);
 
 /* A statement without result. */
 extern void weir_run_utility(const char *sql);
@@ -58,7 +59,6 @@ extern int	weir_result_int(uint64 row, int column);
 extern Oid	weir_result_oid(uint64 row, int column);
 extern bool weir_result_bool(uint64 row, int column);
 extern XLogRecPtr weir_result_lsn(uint64 row, int column);
-extern TimestampTz weir_result_timestamp(uint64 row, int column);
 extern char *weir_result_text(uint64 row, int column);
 extern Oid *weir_result_oids(uint64 row, int column, int *count);
 extern List *weir_result_texts(uint64 row, int column);		/* text[]: List of char * */

@@ -148,13 +148,6 @@ weir_operator_set_dropped(int64 operator_id)
 }
 
 void
-weir_operator_set_options(int64 operator_id, const char *options)
-{
-	weir_query(NULL, "UPDATE weir_internal.operator SET options = $2 WHERE operator_id = $1",
-			   "lj", operator_id, options);
-}
-
-void
 weir_serving_insert(int64 operator_id, int version)
 {
 	weir_query(NULL, "INSERT INTO weir_internal.serving (operator_id, version, view_versions) "
@@ -213,8 +206,7 @@ weir_operator_for_control(Oid view, Oid caller)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be owner of operator \"%s\"", operator->view_name),
-				 errhint("GRANT %s TO %s;",
-						 quote_identifier(GetUserNameFromId(weir_relation_owner(view), false)),
-						 quote_identifier(GetUserNameFromId(caller, false)))));
+				 errhint("SET ROLE %s;",
+						 quote_identifier(GetUserNameFromId(weir_relation_owner(view), false)))));
 	return operator;
 }

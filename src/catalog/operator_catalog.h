@@ -39,7 +39,6 @@ extern bool weir_operator_try_lock(int64 operator_id);
 extern int	weir_operator_next_version(int64 operator_id);
 extern void weir_operator_set_paused(int64 operator_id, bool paused);
 extern void weir_operator_set_dropped(int64 operator_id);
-extern void weir_operator_set_options(int64 operator_id, const char *options);
 
 extern void weir_serving_insert(int64 operator_id, int version);
 extern void weir_serving_show(int64 operator_id, int version);	/* it is built: the view shows it from now on, if it serves */

@@ -72,15 +72,6 @@ weir_reader_insert(int stream_id, WeirReaderKind kind, WeirReaderStatus status,
 }
 
 WeirReaderRow *
-weir_reader_get(int64 reader_id)
-{
-	if (weir_query(NULL, "SELECT " READER_COLUMNS " FROM weir_internal.reader WHERE reader_id = $1",
-				   "l", reader_id) == 0)
-		return NULL;
-	return reader_from_result(0);
-}
-
-WeirReaderRow *
 weir_reader_get_main(int stream_id)
 {
 	if (weir_query(NULL, "SELECT " READER_COLUMNS " FROM weir_internal.reader "

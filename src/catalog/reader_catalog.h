@@ -41,7 +41,6 @@ typedef struct WeirReaderRow
 
 extern int64 weir_reader_insert(int stream_id, WeirReaderKind kind, WeirReaderStatus status,
 								XLogRecPtr processed_lsn, bool slot_pending);
-extern WeirReaderRow *weir_reader_get(int64 reader_id);			/* NULL: none */
 extern WeirReaderRow *weir_reader_get_main(int stream_id);		/* NULL: none */
 extern List *weir_reader_list(void);							/* all rows */
 /* Takes the row over for this process: epoch + 1. NULL when it is gone or ended. */

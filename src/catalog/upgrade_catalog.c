@@ -75,18 +75,6 @@ weir_upgrade_latest(int64 operator_id)
 	return upgrade_from_result(0);
 }
 
-List *
-weir_upgrade_list_live(void)
-{
-	uint64		count = weir_query(NULL, "SELECT " UPGRADE_COLUMNS " FROM weir_internal.upgrade "
-								   "WHERE " NOT_ENDED " ORDER BY upgrade_id", "");
-	List	   *result = NIL;
-
-	for (uint64 row = 0; row < count; row++)
-		result = lappend(result, upgrade_from_result(row));
-	return result;
-}
-
 void
 weir_upgrade_set_phase(int64 upgrade_id, WeirPhase phase, const char *reason)
 {

@@ -52,7 +52,6 @@ extern int64 weir_upgrade_insert(const WeirUpgradeRequest *request);
 /* The one that has not ended; NULL: none. */
 extern WeirUpgrade *weir_upgrade_live(int64 operator_id);
 extern WeirUpgrade *weir_upgrade_latest(int64 operator_id);
-extern List *weir_upgrade_list_live(void);
 extern void weir_upgrade_set_phase(int64 upgrade_id, WeirPhase phase, const char *reason);
 extern void weir_upgrade_set_shift(int64 upgrade_id, XLogRecPtr lsn);	/* also observing_until */
 extern void weir_upgrade_set_drift(int64 upgrade_id, int64 missing, int64 extra, XLogRecPtr lsn);

@@ -145,6 +145,17 @@ weir_version_run_get(int64 operator_id, int version)
 	return run;
 }
 
+bool
+weir_version_is_live_at_snapshot(int64 operator_id, int version, int64 *reader_id)
+{
+	if (weir_query_at_snapshot("SELECT reader_id FROM weir_internal.version_run "
+							   "WHERE operator_id = $1 AND version = $2 AND status = 'live'",
+							   "li", operator_id, version) == 0)
+		return false;
+	*reader_id = weir_result_int64(0, 1);
+	return true;
+}
+
 void
 weir_version_run_insert(int64 operator_id, int version, int64 reader_id)
 {

@@ -66,6 +66,8 @@ typedef struct WeirVersionRun
 } WeirVersionRun;
 
 extern WeirVersionRun weir_version_run_get(int64 operator_id, int version);
+/* For whoever reads states under the same snapshot. */
+extern bool weir_version_is_live_at_snapshot(int64 operator_id, int version, int64 *reader_id);
 extern void weir_version_run_insert(int64 operator_id, int version, int64 reader_id);
 extern void weir_version_run_set(int64 operator_id, int version, WeirRunStatus status, int64 reader_id);
 extern void weir_version_run_built(int64 operator_id, int version, XLogRecPtr lsn);

@@ -163,6 +163,8 @@ extern WeirDefinition *weir_definition_analyze(Query *query, bool append_only, L
  * security, replica identity.  Adds to the list.
  */
 extern void weir_definition_check_source(const WeirDefinition *def, List **objections);
+/* Of these the rights and row security, which may change later. */
+extern void weir_definition_check_rights(const WeirDefinition *def, List **objections);
 /* Of these the one that is no matter of who asks; for a rebuild, too. */
 extern void weir_definition_check_replica_identity(const WeirDefinition *def, List **objections);
 
@@ -186,6 +188,8 @@ extern void weir_definition_check_calls(const WeirDefinition *def, List *queries
 extern uint64 weir_definition_name_changes(void);
 /* Makes the texts anew if need be; 55P03 when that would have to wait for a lock (definition_names.c). */
 extern void weir_definition_refresh_names(WeirDefinition *def);
+/* Was it that which raised the error, because the source is locked? */
+extern bool weir_definition_source_was_locked(const ErrorData *error);
 
 /* The projection this definition needs, with names as in the catalog now. */
 extern WeirFollowedTable *weir_definition_followed_table(const WeirDefinition *def);

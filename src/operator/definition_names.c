@@ -58,6 +58,25 @@ refresh(char **text, Oid source, Node *expr, MemoryContext context)
 		*text = MemoryContextStrdup(context, now);
 }
 
+static void
+lock_source(const WeirDefinition *def)
+{
+	if (!ConditionalLockRelationOid(def->source, AccessShareLock))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("could not look at the columns of table %s", weir_deparse_table_name(def->source)),
+				 errdetail("Another transaction has locked it since names in the database have changed."),
+				 errhint("Nothing to do: it is tried again.")));
+}
+
+/* By where it was raised: any function can raise the SQLSTATE. */
+bool
+weir_definition_source_was_locked(const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE &&
+		error->funcname != NULL && strcmp(error->funcname, "lock_source") == 0;
+}
+
 void
 weir_definition_refresh_names(WeirDefinition *def)
 {
@@ -67,12 +86,7 @@ weir_definition_refresh_names(WeirDefinition *def)
 
 	if (def->names_seen == seen)
 		return;
-	if (!ConditionalLockRelationOid(def->source, AccessShareLock))
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("could not look at the columns of table %s", weir_deparse_table_name(def->source)),
-				 errdetail("Another transaction has locked it since names in the database have changed."),
-				 errhint("Nothing to do: it is tried again.")));
+	lock_source(def);
 	nest_level = weir_deparse_begin();
 	refresh(&def->where_sql, def->source, def->where, context);
 	for (int i = 0; i < def->nkeys; i++)

@@ -47,14 +47,17 @@ function_text(Oid function)
 		{Anum_pg_proc_probin, F_TEXTOUT},
 		{Anum_pg_proc_prosqlbody, F_PG_NODE_TREE_OUT},
 		{Anum_pg_proc_proconfig, F_ARRAY_OUT},
+		{Anum_pg_proc_proargdefaults, F_PG_NODE_TREE_OUT},
 	};
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	Form_pg_proc form;
 	StringInfoData text;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for function %u", function);
 	initStringInfo(&text);
-	appendStringInfo(&text, "%u", ((Form_pg_proc) GETSTRUCT(tuple))->prolang);
+	form = (Form_pg_proc) GETSTRUCT(tuple);
+	appendStringInfo(&text, "%u;%c%d%d", form->prolang, form->provolatile, form->proisstrict, form->prosecdef);
 	for (int i = 0; i < lengthof(parts); i++)
 	{
 		bool		isnull;

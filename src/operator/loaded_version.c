@@ -35,6 +35,28 @@ note_function_change(Datum arg, int cacheid, uint32 hashvalue)
 	function_changes++;
 }
 
+/* As do those that may change what somebody may read, with the names of things. */
+static uint64 role_changes = 0;
+
+static void
+note_role_change(Datum arg, int cacheid, uint32 hashvalue)
+{
+	role_changes++;
+}
+
+static void
+watch_changes(void)
+{
+	static bool registered = false;
+
+	if (registered)
+		return;
+	CacheRegisterSyscacheCallback(PROCOID, note_function_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHOID, note_role_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMMEMROLE, note_role_change, (Datum) 0);
+	registered = true;
+}
+
 Query *
 weir_version_query(Oid definition_view)
 {
@@ -44,9 +66,9 @@ weir_version_query(Oid definition_view)
 	if (rel == NULL)
 		ereport(ERROR,
 				(errcode(WEIR_ERRCODE_STALE),
-				 errmsg("definition of the operator version was dropped together with its source"),
+				 errmsg("definition of the operator version was dropped with something that it uses"),
 				 errdetail("The definition view with OID %u does not exist.", definition_view),
-				 errhint("SELECT weir.drop_operator('...'); and create it again over the new source.")));
+				 errhint("SELECT * FROM weir.start_upgrade('...', $$SELECT ...$$, options => '{\"repair\": true}');")));
 	query = copyObject(get_view_query(rel));
 	weir_compat_strip_view_entries(query);
 	relation_close(rel, AccessShareLock);
@@ -138,6 +160,24 @@ weir_version_check_functions(WeirLoadedVersion *version)
 	version->functions_seen = seen;
 }
 
+void
+weir_version_check_rights(WeirLoadedVersion *version)
+{
+	uint64		seen = weir_definition_name_changes() + role_changes;
+	List	   *objections = NIL;
+	WeirOwnerScope scope;
+
+	if (version->rights_known && version->rights_seen == seen)
+		return;
+	weir_owner_scope_enter(&scope, version->owner);
+	weir_definition_check_rights(version->definition, &objections);
+	weir_owner_scope_leave(&scope);
+	if (objections != NIL)
+		weir_definition_raise(objections);
+	version->rights_known = true;
+	version->rights_seen = seen;
+}
+
 bool
 weir_version_functions_changed(WeirLoadedVersion *version, WeirStop *stop)
 {
@@ -152,7 +192,6 @@ weir_version_functions_changed(WeirLoadedVersion *version, WeirStop *stop)
 WeirLoadedVersion *
 weir_version_load(MemoryContext parent, int64 operator_id, int version)
 {
-	static bool callback_registered = false;
 	MemoryContext old = CurrentMemoryContext;
 	/* The caller's until it is complete, so that it goes with the transaction when it cannot be. */
 	MemoryContext context = AllocSetContextCreate(old, "weir version", ALLOCSET_DEFAULT_SIZES);
@@ -179,9 +218,7 @@ weir_version_load(MemoryContext parent, int64 operator_id, int version)
 				 errhint("It is removed with its state shortly.")));
 	loaded->definition = weir_version_definition(row);
 	check_unchanged(row, loaded->definition, operator);
-	if (!callback_registered)
-		CacheRegisterSyscacheCallback(PROCOID, note_function_change, (Datum) 0);
-	callback_registered = true;
+	watch_changes();
 	loaded->fingerprint = row->fingerprint;
 	loaded->functions_seen = function_changes;
 	check_functions(loaded);

@@ -21,6 +21,8 @@ typedef struct WeirLoadedVersion
 	WeirDefinition *definition;
 	char	   *fingerprint;	/* of the functions that its state was computed with */
 	uint64		functions_seen; /* changes of functions, when they were last found to be those */
+	bool		rights_known;	/* that the owner had the rights it needs ... */
+	uint64		rights_seen;	/* ... after this many changes of rights */
 	TupleDesc	columns;		/* the columns it needs, as they were named at load */
 	WeirState  *state;
 	WeirVersionStat current;	/* of the transaction under way */
@@ -41,7 +43,9 @@ extern bool weir_version_is_current(const WeirLoadedVersion *version);
  * functions: then it is about the bodies that were used.
  */
 extern void weir_version_check_functions(WeirLoadedVersion *version);
-/* The same as an answer, for a moment without changes; fills in why the version must stop. */
+/* 42501 when the owner may no longer read what the definition reads, all of it, or call what it calls. Cheap while no right changes. */
+extern void weir_version_check_rights(WeirLoadedVersion *version);
+/* That a body has changed as an answer, for a moment without changes; fills in why the version must stop. */
 extern bool weir_version_functions_changed(WeirLoadedVersion *version, WeirStop *stop);
 extern void weir_version_unload(WeirLoadedVersion *version);
 

@@ -427,9 +427,15 @@ weir_definition_check_replica_identity(const WeirDefinition *def, List **objecti
 }
 
 void
-weir_definition_check_source(const WeirDefinition *def, List **objections)
+weir_definition_check_rights(const WeirDefinition *def, List **objections)
 {
 	check_rights(def, objections);
 	check_row_security(def, objections);
+}
+
+void
+weir_definition_check_source(const WeirDefinition *def, List **objections)
+{
+	weir_definition_check_rights(def, objections);
 	weir_definition_check_replica_identity(def, objections);
 }

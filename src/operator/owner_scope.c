@@ -5,12 +5,18 @@
  * every operator, cast and function in a definition is its owner's choice: so
  * they run as the owner under restricted operation, and settings that they
  * change end with the scope.
+ *
+ * So do advisory locks that they take in a worker, which serves many owners:
+ * those of the session would stay for as long as it lives. A session's own
+ * locks are its own.
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "miscadmin.h"
 #include "operator/owner_scope.h"
+#include "storage/lock.h"
 #include "utils/float.h"
 #include "utils/guc.h"
 
@@ -22,12 +28,52 @@ pin(const char *name, const char *value)
 	set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 }
 
+static bool
+is_worker(void)
+{
+	return MyBackendType == B_BG_WORKER;
+}
+
+static void
+drop_advisory_locks(void)
+{
+	LockReleaseAll(USER_LOCKMETHOD, true);
+}
+
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_ABORT)
+		drop_advisory_locks();
+}
+
+static void
+at_subtransaction_end(SubXactEvent event, SubTransactionId mySubid, SubTransactionId parentSubid, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		drop_advisory_locks();
+}
+
+static void
+watch_aborts(void)
+{
+	static bool registered = false;
+
+	if (registered)
+		return;
+	RegisterXactCallback(at_transaction_end, NULL);
+	RegisterSubXactCallback(at_subtransaction_end, NULL);
+	registered = true;
+}
+
 void
 weir_owner_scope_enter(WeirOwnerScope *scope, Oid owner)
 {
 	GetUserIdAndSecContext(&scope->user, &scope->security_context);
 	SetUserIdAndSecContext(owner, scope->security_context | SECURITY_RESTRICTED_OPERATION);
 	scope->guc_nest_level = NewGUCNestLevel();
+	if (is_worker())
+		watch_aborts();
 
 	/* Usually right already; setting the path again would throw away core's cache of it. */
 	if (strcmp(namespace_search_path, SAFE_SEARCH_PATH) != 0)
@@ -42,4 +88,30 @@ weir_owner_scope_leave(WeirOwnerScope *scope)
 {
 	AtEOXact_GUC(false, scope->guc_nest_level);
 	SetUserIdAndSecContext(scope->user, scope->security_context);
+	if (is_worker())
+		drop_advisory_locks();
+}
+
+static bool
+holds_advisory_locks(void)
+{
+	LockData   *locks = GetLockStatusData();
+
+	for (int i = 0; i < locks->nelements; i++)
+	{
+		LockInstanceData *lock = &locks->locks[i];
+
+		if (lock->pid == MyProcPid && lock->locktag.locktag_lockmethodid == USER_LOCKMETHOD)
+			return true;
+	}
+	return false;
+}
+
+void
+weir_owner_scope_blame(ErrorData *error)
+{
+	if (error->sqlerrcode != ERRCODE_OUT_OF_MEMORY || !holds_advisory_locks())
+		return;
+	error->sqlerrcode = ERRCODE_PROGRAM_LIMIT_EXCEEDED;
+	error->hint = "Functions of a definition must not take advisory locks.";
 }

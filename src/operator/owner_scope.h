@@ -17,4 +17,11 @@ typedef struct WeirOwnerScope
 extern void weir_owner_scope_enter(WeirOwnerScope *scope, Oid owner);
 extern void weir_owner_scope_leave(WeirOwnerScope *scope);
 
+/*
+ * In a worker, before the (sub)transaction of an error is rolled back: when the
+ * server ran short of locks while functions of the scope held some, it is not a
+ * shortage that passes but their fault.
+ */
+extern void weir_owner_scope_blame(ErrorData *error);
+
 #endif							/* WEIR_OWNER_SCOPE_H */

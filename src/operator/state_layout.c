@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
@@ -171,6 +172,27 @@ weir_state_create_sql(const WeirDefinition *def, const char *table_name)
 	}
 	appendStringInfoString(&sql, ") USING heap WITH (" STATE_TABLE_OPTIONS ")");
 	return sql.data;
+}
+
+/*
+ * ANALYZE runs as the table's owner, a superuser, and asks what belongs to a
+ * type for its statistics: the subtype_diff of a range is anybody's function.
+ * Nothing here is planned by them; so none for types that are not the server's.
+ */
+char *
+weir_state_statistics_sql(const WeirDefinition *def, const char *table_name)
+{
+	WeirStateLayout *layout = weir_state_layout_create(def);
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	for (int i = 0; i < layout->natts; i++)
+		if (layout->columns[i]->type >= FirstUnpinnedObjectId)
+			appendStringInfo(&sql, "%s ALTER COLUMN %s SET STATISTICS 0", sql.len > 0 ? "," : "",
+							 quote_identifier(layout->columns[i]->name));
+	if (sql.len == 0)
+		return NULL;
+	return psprintf("ALTER TABLE %s%s", quote_qualified_identifier(WEIR_STATE_SCHEMA, table_name), sql.data);
 }
 
 char *

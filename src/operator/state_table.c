@@ -354,9 +354,3 @@ weir_state_aborted(WeirState *state)
 	for (int i = 0; i < state->nextremes; i++)
 		weir_state_aborted(state->extremes[i]);
 }
-
-Size
-weir_state_memory(WeirState *state)
-{
-	return MemoryContextMemAllocated(state->context, true);
-}

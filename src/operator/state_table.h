@@ -13,6 +13,7 @@
 extern char *weir_state_create_sql(const WeirDefinition *def, const char *table_name);	/* CREATE TABLE weir_state.… */
 /* State tables' names leave room for it. */
 #define WEIR_STATE_INDEX_SUFFIX "_key"
+extern char *weir_state_statistics_sql(const WeirDefinition *def, const char *table_name);	/* after it; NULL when there is nothing to say */
 extern char *weir_state_index_sql(const WeirDefinition *def, const char *table_name);	/* unique index; NULL without keys */
 
 /* An opened version: plans, key cache. Lives across batches; holds no locks or relations between them. */
@@ -44,7 +45,6 @@ extern void weir_state_close(WeirState *state);
 extern void weir_state_apply(WeirState *state, WeirBatch *batch, WeirApplyCounts *counts);
 extern void weir_state_committed(WeirState *state);
 extern void weir_state_aborted(WeirState *state);	/* drops the key cache */
-extern Size weir_state_memory(WeirState *state);
 
 /*
  * First fill. read: in a transaction with the snapshot to build from, runs the

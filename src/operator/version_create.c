@@ -112,9 +112,12 @@ create_state_table(const WeirVersionRequest *request, const WeirDefinition *defi
 				   const char *suffix, bool is_readable)
 {
 	char	   *name = relation_name(request, suffix);
+	char	   *statistics = weir_state_statistics_sql(definition, name);
 	Oid			table;
 
 	weir_run_utility(weir_state_create_sql(definition, name));
+	if (statistics != NULL)
+		weir_run_utility(statistics);
 	table = get_relname_relid(name, get_namespace_oid(WEIR_STATE_SCHEMA, false));
 	if (is_readable)
 		weir_run_utility(psprintf("GRANT SELECT ON weir_state.%s TO %s", quote_identifier(name),
@@ -150,13 +153,14 @@ weir_version_create(const WeirVersionRequest *request)
 	return version;
 }
 
+/* Everybody can make something that depends on it; nobody may keep it for that. */
 static void
 drop_relation(Oid relation, const char *kind)
 {
 	char	   *name = get_rel_name(relation);
 
 	if (name != NULL)
-		weir_run_utility(psprintf("DROP %s weir_state.%s", kind, quote_identifier(name)));
+		weir_run_utility(psprintf("DROP %s weir_state.%s CASCADE", kind, quote_identifier(name)));
 }
 
 /* Gone already counts as locked. */

@@ -131,7 +131,7 @@ refuse_rollback(const WeirOperator *operator, const WeirUpgrade *upgrade, const 
 			 errmsg("upgrade " INT64_FORMAT " of operator \"%s\" can no longer be rolled back",
 					upgrade->upgrade_id, operator->view_name),
 			 errdetail("There is no way back: %s.", why_not_live(upgrade->from_version, old)),
-			 errhint("SELECT * FROM weir.start_upgrade(%s, (SELECT definition FROM weir.versions WHERE version = %d AND operator = %s::regclass));",
+			 errhint("SELECT * FROM weir.start_upgrade(%s, (SELECT query FROM weir.versions WHERE version = %d AND operator = %s::regclass));",
 					 operator->reference, upgrade->from_version, operator->reference)));
 }
 
@@ -197,12 +197,13 @@ weir_upgrade_validate(WeirUpgrade *upgrade)
 	WeirDrift	drift;
 	bool		old_is_live;
 	bool		new_is_live;
+	int64		reader_id;
 
 	/* Lockstep and rows are judged in one snapshot, taken here. */
 	PopActiveSnapshot();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	old_is_live = is_live(upgrade, upgrade->from_version);
-	new_is_live = is_live(upgrade, upgrade->to_version);
+	old_is_live = weir_version_is_live_at_snapshot(upgrade->operator_id, upgrade->from_version, &reader_id);
+	new_is_live = weir_version_is_live_at_snapshot(upgrade->operator_id, upgrade->to_version, &reader_id);
 	if (!new_is_live)
 		return false;
 	if (!old_is_live && !upgrade->is_repair)

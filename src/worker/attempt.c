@@ -137,8 +137,13 @@ weir_attempt(WeirAttempt piece, void *argument, int64 id, int number)
 	MemoryContextSwitchTo(context);
 	if (failed)
 		note_failure(piece, id, number);
-	else if (failure != NULL)
-		forget(failure);
+	else
+	{
+		/* Again: a piece that took long may have failed attempts of its own, which forget old ones. */
+		failure = find_failure(piece, id, number);
+		if (failure != NULL)
+			forget(failure);
+	}
 	weir_worker_check_interrupts();
 	return changed && !failed;
 }

@@ -23,7 +23,7 @@ typedef struct WeirSetMember
 	int			partner;		/* the other version of its upgrade; 0 none */
 	bool		pause_wanted;
 	Oid			owner;			/* of the view now: its rights apply */
-	bool		source_dropped; /* and with it the definition view */
+	bool		definition_dropped; /* with something that it uses */
 } WeirSetMember;
 
 typedef struct WeirReader

@@ -24,6 +24,7 @@
 #include "utils/timestamp.h"
 
 #include "catalog/catalog_query.h"
+#include "operator/owner_scope.h"
 #include "weir_compat.h"
 #include "weir_errors.h"
 #include "worker/apply_budget.h"
@@ -74,6 +75,7 @@ apply_version(WeirReader *reader, const WeirSetMember *member, WeirLoadedVersion
 	if (has_budget)
 		weir_apply_budget_begin();
 	is_within_version = true;
+	weir_version_check_rights(version);
 	weir_state_apply(version->state, reader->batch, &counts);
 	if (counts.rows > 0)
 		weir_version_check_functions(version);
@@ -142,19 +144,23 @@ apply_version_isolated(WeirReader *reader, const WeirSetMember *member, WeirLoad
 	{
 		ErrorData  *error;
 		WeirStop	stop = {"error"};
+		bool		is_locked;
 
 		MemoryContextSwitchTo(old);
 		is_within_version = false;
 		weir_apply_budget_end();
 		error = CopyErrorData();
+		weir_owner_scope_blame(error);
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(old);
 		CurrentResourceOwner = owner;
-		if (!is_its_own_error(reader, member, error))
+		/* The others of the main reader do not wait for it: it comes back in a reader of its own. */
+		is_locked = reader->kind == WEIR_READER_MAIN && weir_definition_source_was_locked(error);
+		if (!is_locked && !is_its_own_error(reader, member, error))
 			ReThrowError(error);
 		weir_state_aborted(version->state);
-		stop.cause = error->sqlerrcode == WEIR_ERRCODE_STALE ? "stale" : "error";
+		stop.cause = is_locked ? "lock" : error->sqlerrcode == WEIR_ERRCODE_STALE ? "stale" : "error";
 		stop.sqlerrcode = error->sqlerrcode;
 		stop.message = error->message;
 		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && !member->is_serving && weir_apply_budget_message() != NULL)
@@ -209,16 +215,17 @@ is_to_be_paused(const WeirReader *reader, const WeirSetMember *member)
 	return member->pause_wanted && reader->kind == WEIR_READER_MAIN && !member->is_verification;
 }
 
-/* DROP TABLE ... CASCADE took the definition view along; no row event ever tells. */
+/* DROP ... CASCADE of a table, function or type took the definition view along; no row event ever tells. */
 static void
-stop_without_source(WeirReader *reader, const WeirSetMember *member)
+stop_without_definition(WeirReader *reader, const WeirSetMember *member, const WeirLoadedVersion *version)
 {
 	WeirStop	stop = {
 		.cause = "stale",
 		.sqlerrcode = WEIR_ERRCODE_STALE,
-		.message = "the source was dropped",
+		.message = "something that the definition uses was dropped",
 		.detail = "The operator shows the rows as they were folded last.",
-		.hint = "Drop the operator with weir.drop_operator, and create it again over another source.",
+		.hint = psprintf("SELECT * FROM weir.start_upgrade(%s, $$SELECT ...$$, options => '{\"repair\": true}');",
+						 version->operator_reference),
 		.lsn = reader->processed_lsn
 	};
 
@@ -274,8 +281,8 @@ apply_in_transaction(WeirReader *reader, bool isolated)
 		WeirSetMember *member = lfirst(lc);
 		WeirLoadedVersion *version = weir_reader_set_find(reader, member);
 
-		if (member->source_dropped)
-			stop_without_source(reader, member);
+		if (member->definition_dropped)
+			stop_without_definition(reader, member, version);
 		else if (is_to_be_paused(reader, member))
 			pause_version(reader, member);
 		else if (isolated)

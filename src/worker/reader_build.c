@@ -30,6 +30,7 @@
 #include "catalog/catalog_query.h"
 #include "catalog/ledger_catalog.h"
 #include "catalog/operator_catalog.h"
+#include "operator/owner_scope.h"
 #include "upgrade/reuse.h"
 #include "weir_errors.h"
 #include "weir_guc.h"
@@ -324,6 +325,7 @@ weir_reader_build(WeirReader *reader)
 
 		MemoryContextSwitchTo(old);
 		error = CopyErrorData();
+		weir_owner_scope_blame(error);
 		if (!weir_error_is_permanent(error->sqlerrcode))
 			PG_RE_THROW();
 		EmitErrorReport();

@@ -56,7 +56,7 @@ weir_reader_set_read(const WeirReader *reader)
 		member->partner = weir_result_int(row, 5);
 		member->pause_wanted = weir_result_bool(row, 6);
 		member->owner = weir_result_oid(row, 7);
-		member->source_dropped = weir_result_bool(row, 8);
+		member->definition_dropped = weir_result_bool(row, 8);
 		member->is_serving = weir_result_bool(row, 9);
 		members = lappend(members, member);
 	}
@@ -102,11 +102,11 @@ unload_absent(WeirReader *reader, List *members)
 {
 	List	   *kept = NIL;
 	ListCell   *lc;
-	MemoryContext old = MemoryContextSwitchTo(WeirWorkerContext);
 
 	foreach(lc, reader->versions)
 	{
 		WeirLoadedVersion *loaded = lfirst(lc);
+		MemoryContext old;
 		ListCell   *member_cell;
 		bool		wanted = false;
 
@@ -114,14 +114,17 @@ unload_absent(WeirReader *reader, List *members)
 		{
 			wanted |= is_of_member(loaded, lfirst(member_cell));
 		}
-		if (wanted && weir_version_is_current(loaded))
-			kept = lappend(kept, loaded);
-		else
+		if (!wanted || !weir_version_is_current(loaded))
+		{
 			weir_version_unload(loaded);
+			continue;
+		}
+		old = MemoryContextSwitchTo(WeirWorkerContext);
+		kept = lappend(kept, loaded);
+		MemoryContextSwitchTo(old);
 	}
 	list_free(reader->versions);
 	reader->versions = kept;
-	MemoryContextSwitchTo(old);
 }
 
 /* How long the main reader waits for a lock on a version's source, at the cost of all versions. */

@@ -51,7 +51,7 @@ weir_verification_run(WeirReader *reader, WeirLoadedVersion *throwaway,
 {
 	WeirVersion *expected;
 	WeirVersion *actual;
-	WeirVersionRun run;
+	int64		reader_id;
 	uint64		request_id;
 	bool		compared;
 	WeirDrift	drift = {0, 0};
@@ -67,9 +67,10 @@ weir_verification_run(WeirReader *reader, WeirLoadedVersion *throwaway,
 	/* With what served when the call was made: another may serve by now, with other columns. */
 	expected = weir_version_get(throwaway->operator_id, throwaway->version);
 	actual = weir_version_get(throwaway->operator_id, expected->build_from);
-	run = weir_version_run_get(throwaway->operator_id, expected->build_from);
 	request_id = weir_version_request(throwaway->operator_id, throwaway->version);
-	compared = !actual->retired && run.status == WEIR_RUN_LIVE && run.reader_id == main_reader->reader_id;
+	compared = !actual->retired &&
+		weir_version_is_live_at_snapshot(throwaway->operator_id, expected->build_from, &reader_id) &&
+		reader_id == main_reader->reader_id;
 	if (compared)
 		drift = weir_drift_compare(expected->state_table, actual->state_table,
 								   output_names(throwaway->definition), throwaway->owner);
