@@ -203,6 +203,11 @@ SELECT refusal('SELECT k, count(*) FROM events WHERE atz + ''1 day''::interval >
 SELECT refusal('SELECT stable_one(k) AS k, count(*) FROM events GROUP BY 1');
 SELECT refusal('SELECT k, count(*) FILTER (WHERE k <<< v) FROM events GROUP BY k');
 SELECT refusal('SELECT pg_temp.here(k) AS k, count(*) FROM events GROUP BY 1') ~ '^0A000: function pg_temp_\d+.here\(integer\) is temporary';
+CREATE TYPE pg_temp.color AS ENUM ('red');
+CREATE DOMAIN pg_temp.small AS int;
+CREATE TYPE pg_temp.pair AS (a int, b int);
+SELECT regexp_replace(refusal(format('SELECT %s, count(*) AS n FROM events GROUP BY k', part)), 'pg_temp_\d+', 'pg_temp', 'g')
+FROM unnest(ARRAY['NULL::pg_temp.color AS c, k', 'k::pg_temp.small AS k', 'ROW(k, 1)::pg_temp.pair AS p', 'NULL::pg_temp.color[] AS a']) part;
 SELECT refusal('SELECT k, count(*) FROM events WHERE v::stable_domain > 1 GROUP BY k');
 SELECT refusal('SELECT atz::recent AS r, count(*) FROM events GROUP BY 1');
 SELECT refusal('SELECT k, max(v) + random() AS r FROM events GROUP BY k');

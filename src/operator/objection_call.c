@@ -44,6 +44,7 @@ typedef struct CallWalk
 	Node	   *node;			/* the call being looked at */
 	Oid			domain;			/* whose constraints are being looked at */
 	bool		is_mutable;		/* something mutable was named */
+	List	   *temporary_types;	/* named already */
 } CallWalk;
 
 static bool call_walker(Node *node, void *context);
@@ -154,6 +155,48 @@ is_immutable_inlined(Node *node, Oid function)
 	else
 		((OpExpr *) node)->args = stand_ins;
 	return !contain_mutable_functions((Node *) expression_planner((Expr *) node));
+}
+
+/* Nodes by which a type comes into an expression. */
+static Oid
+type_brought_by(Node *node)
+{
+	switch (nodeTag(node))
+	{
+		case T_Var:
+		case T_Const:
+		case T_FuncExpr:
+		case T_FieldSelect:
+		case T_RelabelType:
+		case T_CoerceViaIO:
+		case T_ArrayCoerceExpr:
+		case T_ConvertRowtypeExpr:
+		case T_ArrayExpr:
+		case T_RowExpr:
+		case T_CoerceToDomain:
+			return exprType(node);
+		default:
+			return InvalidOid;
+	}
+}
+
+static void
+check_type(CallWalk *context, Oid type)
+{
+	HeapTuple	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	bool		is_temporary;
+
+	if (!HeapTupleIsValid(tuple))
+		return;
+	is_temporary = isAnyTempNamespace(((Form_pg_type) GETSTRUCT(tuple))->typnamespace);
+	ReleaseSysCache(tuple);
+	if (!is_temporary || list_member_oid(context->temporary_types, type))
+		return;
+	context->temporary_types = lappend_oid(context->temporary_types, type);
+	weir_objection_add(context->objections, ERRCODE_FEATURE_NOT_SUPPORTED,
+					   psprintf("type %s is temporary", format_type_be_qualified(type)),
+					   "It ends with this session.",
+					   "Create it in a permanent schema.");
 }
 
 /* Callback of check_functions_in_node; never stops the walk. */
@@ -392,6 +435,7 @@ call_walker(Node *node, void *arg)
 		check_json(context, node);
 		return false;
 	}
+	check_type(context, type_brought_by(node));
 	switch (nodeTag(node))
 	{
 		case T_Query:
