@@ -13,6 +13,7 @@
 #include "access/htup_details.h"
 #include "access/xlog.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_publication.h"
 #include "commands/dbcommands.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -317,6 +318,22 @@ check_limits_on_slots(Findings *findings)
 }
 
 static void
+check_publications(Findings *findings)
+{
+	ListCell   *lc;
+
+	foreach(lc, GetAllTablesPublications())
+	{
+		const char *name = quote_identifier(get_publication_name(lfirst_oid(lc), false));
+
+		add(findings, "warning", false,
+			psprintf("publication %s is FOR ALL TABLES", name),
+			pstrdup("Its subscribers are sent pg_weir's own tables, which they do not have, and stop."),
+			psprintf("DROP PUBLICATION %s; CREATE PUBLICATION %s FOR TABLES IN SCHEMA public;", name, name));
+	}
+}
+
+static void
 check_lost_slots(Findings *findings)
 {
 	ListCell   *lc;
@@ -437,6 +454,7 @@ weir_doctor(PG_FUNCTION_ARGS)
 	check_processes(&findings);
 	check_minor_release(&findings);
 	check_limits_on_slots(&findings);
+	check_publications(&findings);
 	check_lost_slots(&findings);
 	check_streams(&findings);
 	if (findings.list == NIL)
