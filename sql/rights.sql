@@ -146,11 +146,12 @@ SET ROLE regress_weir_other;
 SELECT count(*), sum(total), sum(n) FROM shop.by_item;
 RESET ROLE;
 
--- the owner loses the right to read the source: what is there goes on, nothing new is read --------
+-- the owner loses the right to read the source: nothing new is read, and what there is stays --------
 REVOKE SELECT ON sales FROM regress_weir_owner;
 INSERT INTO sales VALUES (101, 'new', 1);
-SELECT weir.wait_for('by_item') IS NOT NULL;
-SELECT total FROM by_item WHERE item = 'new';
+CALL await($$SELECT status = 'stopped' FROM weir.operators WHERE operator = 'by_item'::regclass$$);
+SELECT status, message, hint FROM weir.operators WHERE operator = 'by_item'::regclass;
+SELECT count(*) > 0 AS shown, count(*) FILTER (WHERE item = 'new') AS new FROM by_item;
 SET ROLE regress_weir_owner;
 SELECT attempt($$SELECT weir.start_upgrade('by_item', 'SELECT item, sum(amount) AS total FROM rights.sales GROUP BY item')$$);
 SELECT attempt($$SELECT weir.verify('by_item')$$);
@@ -158,8 +159,10 @@ SELECT attempt($$SELECT weir.rebuild_operator('by_item')$$);
 RESET ROLE;
 CALL await($$SELECT NOT EXISTS (SELECT FROM weir.upgrades WHERE operator = 'by_item'::regclass AND ended_at IS NULL)$$);
 SELECT phase, reason FROM weir.upgrades WHERE operator = 'by_item'::regclass ORDER BY upgrade_id DESC LIMIT 1;
-SELECT status FROM weir.operators WHERE operator = 'by_item'::regclass;
 GRANT SELECT ON sales TO regress_weir_owner;
+SELECT weir.resume_operator('by_item');
+SELECT weir.wait_for('by_item') IS NOT NULL;
+SELECT total FROM by_item WHERE item = 'new';
 
 -- error texts: for the owner, monitors and administrators -------------------------------------------
 SET ROLE regress_weir_owner;
