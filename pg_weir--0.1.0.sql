@@ -65,8 +65,10 @@ CREATE TABLE weir_internal.version (
     state_format int NOT NULL,
     append_only boolean NOT NULL,
     fingerprint text NOT NULL,          -- of the functions it calls
-    strategy text NOT NULL CHECK (strategy IN ('backfill', 'reuse', 'fresh')),
-    build_from int,                     -- reuse: the version whose state it is derived from; verification: the one it checks
+    strategy text NOT NULL CHECK (strategy IN ('backfill', 'reuse', 'convert', 'fresh')),
+    build_from int,                     -- reuse, convert: the version whose state it is derived from; verification: the one it checks
+    migration text,                     -- convert: as the user wrote it
+    migration_view oid NOT NULL DEFAULT 0,  -- the same as analysed, in weir_state; 0 once the state it reads is removed
     request_id bigint,                  -- verification: the waiting call, in shared memory
     -- definition_view and state_table are 0 once a retired version is removed
     retired boolean NOT NULL DEFAULT false,
@@ -421,7 +423,7 @@ SELECT o.view_oid::regclass AS operator, v.version,
     CASE WHEN v.retired AND u.phase = 'rolled_back' THEN 'rolled_back'
          WHEN v.retired THEN 'retired'
          ELSE coalesce(r.status, 'new') END AS status,
-    s.version = v.version AS serving, v.strategy, v.definition, v.query,
+    s.version = v.version AS serving, v.strategy, v.definition, v.query, v.migration,
     nullif(v.state_table, 0)::regclass AS state_table, v.state_format, v.append_only,
     rd.reader_id, r.rows_total, r.rows_written, r.build_lsn, rd.processed_lsn, r.stop_cause, r.sqlstate,
     CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN r.message END AS message,
@@ -440,9 +442,10 @@ COMMENT ON COLUMN weir.versions.operator IS 'The operator.';
 COMMENT ON COLUMN weir.versions.version IS 'Number of the version, from 1.';
 COMMENT ON COLUMN weir.versions.status IS 'new, building, catching_up, live, stopped, failed, lost, retired or rolled_back.';
 COMMENT ON COLUMN weir.versions.serving IS 'Whether users see this version''s rows.';
-COMMENT ON COLUMN weir.versions.strategy IS 'How its first state was made: backfill, reuse or fresh.';
+COMMENT ON COLUMN weir.versions.strategy IS 'How its first state was made: backfill, reuse, convert or fresh.';
 COMMENT ON COLUMN weir.versions.definition IS 'Definition as written.';
 COMMENT ON COLUMN weir.versions.query IS 'Definition as analysed.';
+COMMENT ON COLUMN weir.versions.migration IS 'Query that made its first state of the one before, as written; NULL but for convert.';
 COMMENT ON COLUMN weir.versions.state_table IS 'Table that holds its state; NULL once it is removed.';
 COMMENT ON COLUMN weir.versions.state_format IS 'Layout of the hidden state columns.';
 COMMENT ON COLUMN weir.versions.append_only IS 'Whether its source may only be inserted into.';
@@ -557,7 +560,7 @@ COMMENT ON COLUMN weir.upgrades.upgrade_id IS 'Number of the upgrade.';
 COMMENT ON COLUMN weir.upgrades.operator IS 'The operator.';
 COMMENT ON COLUMN weir.upgrades.from_version IS 'Version that served before.';
 COMMENT ON COLUMN weir.upgrades.to_version IS 'Version that is to serve.';
-COMMENT ON COLUMN weir.upgrades.strategy IS 'How the new state is made: reuse, backfill or fresh.';
+COMMENT ON COLUMN weir.upgrades.strategy IS 'How the new state is made: reuse, convert, backfill or fresh.';
 COMMENT ON COLUMN weir.upgrades.phase IS 'preparing, building, catching_up, validating, shifting, observing, finalized, rolling_back or rolled_back.';
 COMMENT ON COLUMN weir.upgrades.phase_since IS 'When the phase began.';
 COMMENT ON COLUMN weir.upgrades.rows_total IS 'Rows that building has to write.';

@@ -184,7 +184,7 @@ INSERT INTO pairs (base, definition, strategy, aspects) VALUES
     ('a', 'SELECT k, count(*) AS n, sum(v) AS s, avg(v) AS m, max(p) AS hi FROM bare GROUP BY k', NULL,
         'definition refuse, inputs backfill, output "k" backfill, output "n" backfill, output "s" backfill, output "m" backfill, output "hi" backfill');
 
-SELECT plan((SELECT count(*)::int FROM pairs) + 46);
+SELECT plan((SELECT count(*)::int FROM pairs) + 65);
 
 -- verdicts ----------------------------------------------------------------------------------
 CREATE FUNCTION judged(base text, definition text, OUT strategy text, OUT aspects text) LANGUAGE sql AS $$
@@ -204,9 +204,9 @@ COMMIT;
 SELECT ok(:rows > 500 AND :'unwritten', 'in a read-only transaction, without a transaction id');
 SELECT results_eq($$SELECT aspect, verdict, reason, detail ->> 'sqlstate', detail ->> 'hint' IS NOT NULL
     FROM weir.check_upgrade('a', 'SELECT k, random() AS n FROM t GROUP BY k HAVING count(*) > 1', migration => 'SELECT 1') WHERE aspect <> 'strategy'$$,
-    $$VALUES ('migration', 'refuse', 'conversion by a migration query is not supported yet', '0A000', true),
-        ('definition', 'refuse', 'HAVING is not supported in a definition', '0A000', true),
-        ('definition', 'refuse', 'function random() is not immutable', '42P17', true)$$, 'all objections, with SQLSTATE and hint');
+    $$VALUES ('definition', 'refuse', 'HAVING is not supported in a definition', '0A000', true),
+        ('definition', 'refuse', 'function random() is not immutable', '42P17', true),
+        ('migration', 'refuse', 'the migration does not read old', '22023', true)$$, 'all objections, with SQLSTATE and hint');
 SELECT results_eq($$SELECT aspect, detail ->> 'sqlstate', detail ->> 'detail' FROM weir.check_upgrade('used', 'SELECT k, count(*)::int AS n FROM t GROUP BY k')
     WHERE verdict = 'refuse' AND aspect LIKE 'output%'$$,
     $$VALUES ('output "hi"', '2BP01', 'Used by view uses_hi.'), ('output "n"', '42804', 'It is bigint and would be integer.')$$,
@@ -219,6 +219,56 @@ SELECT results_eq($$SELECT aspect, verdict, jsonb_typeof(detail -> 'bytes_read')
 SELECT throws_ok($$SELECT weir.check_upgrade('t', 'SELECT 1')$$, '42809', NULL, 'not an operator');
 SELECT throws_ok($$SELECT weir.check_upgrade('a', NULL)$$, '22004', NULL, 'no definition');
 SELECT throws_ok($$SELECT weir.check_upgrade(NULL, 'SELECT 1')$$, '22004', NULL, 'no operator');
+
+-- with a migration ---------------------------------------------------------------------------------
+-- strategy NULL: refused. aspects as above; refused: what is said against the migration.
+CREATE TABLE migrations (id int GENERATED ALWAYS AS IDENTITY, base text, definition text, migration text, strategy text, aspects text, refused text);
+INSERT INTO migrations (base, definition, migration, strategy, aspects, refused) VALUES
+    -- what the old version keeps
+    ('a', 'SELECT k, count(*) AS n, sum(v) AS s, avg(v) AS m FROM t GROUP BY k', 'SELECT k, n, s, _weir_c2 FROM old', 'convert',
+        'output "hi" reuse, hidden state count(*) convert, hidden state sum(v) convert, hidden state count(v) convert, hidden state max(p) reuse', ''),
+    -- other groups
+    ('b', 'SELECT k, sum(w) AS s FROM t WHERE v > 0 GROUP BY k', 'SELECT k, sum(_weir_n)::bigint AS _weir_n, sum(s) AS s, sum(_weir_c2)::bigint AS _weir_c2 FROM old GROUP BY k', 'convert',
+        'key convert, output "k" convert, output "s" convert, output "k2" reuse, hidden state count(*) convert, hidden state sum(w) convert, hidden state count(w) convert', ''),
+    ('b', 'SELECT sum(w) AS s FROM t WHERE v > 0', 'SELECT coalesce(sum(_weir_n), 0)::bigint AS _weir_n, sum(s) AS s, coalesce(sum(_weir_c2), 0)::bigint AS _weir_c2 FROM old', 'convert',
+        'key convert, output "s" convert, output "k" reuse, output "k2" reuse, hidden state count(*) convert, hidden state sum(w) convert, hidden state count(w) convert', ''),
+    ('c', 'SELECT k, count(*) AS n FROM t GROUP BY k', $$SELECT NULL AS k, n FROM old$$, 'convert',
+        'key convert, output "k" convert, output "n" convert, output "s" reuse, hidden state count(*) convert, hidden state sum(p) reuse, hidden state count(p) reuse', ''),
+    -- other rows
+    ('c', 'SELECT count(*) AS n FROM t WHERE b', 'SELECT n FROM old', 'convert',
+        'filter convert, output "n" convert, output "s" reuse, hidden state count(*) convert, hidden state sum(p) reuse, hidden state count(p) reuse', ''),
+    ('c', 'SELECT count(*) AS n FROM other', 'SELECT n FROM old', 'convert',
+        'inputs convert, output "n" convert, output "s" reuse, hidden state count(*) convert, hidden state sum(p) reuse, hidden state count(p) reuse', ''),
+    -- a new value; an expression, of which the parts are given; a key that is not shown
+    ('c', 'SELECT count(*) AS n, count(b) AS nb FROM t', 'SELECT n, n AS nb FROM old', 'convert',
+        'output "nb" convert, output "s" reuse, hidden state count(*) convert, hidden state count(b) convert, hidden state sum(p) reuse, hidden state count(p) reuse', ''),
+    ('e', 'SELECT 10 * count(*) AS n FROM t GROUP BY k', 'SELECT k AS _weir_k1, _weir_n FROM old', 'convert',
+        'output "n" reuse, output "k" reuse, output "s" reuse, output "big" reuse, hidden state count(*) convert, hidden state sum(compat.twice(v)) reuse, hidden state count(compat.twice(v)) reuse, hidden state count(*) FILTER (WHERE (v > 10)) reuse, functions called reuse', ''),
+    -- the table has not all that was counted: of no matter
+    ('late', 'SELECT k, k2, count(*) AS n FROM t GROUP BY k, k2', 'SELECT k, NULL::int AS k2, n FROM old', 'convert',
+        'key convert, output "k" convert, output "k2" convert, output "n" convert, hidden state count(*) convert', ''),
+    -- append-only: an extreme can be given
+    ('appended', 'SELECT max(v) AS hi FROM log', 'SELECT sum(_weir_n)::bigint AS _weir_n, max(hi) AS hi FROM old', 'convert',
+        'key convert, output "hi" convert, output "k" reuse, hidden state count(*) convert, hidden state max(v) convert', ''),
+    -- refused
+    ('a', 'SELECT k, max(p) AS hi FROM t GROUP BY k', 'SELECT k, _weir_n, hi FROM old', NULL, NULL, '0A000 max(p) cannot be converted'),
+    ('b', 'SELECT k, sum(w) AS s FROM t WHERE v > 0 GROUP BY k', 'SELECT k, k2, sum(s)::bigint AS s FROM old GROUP BY k, k2', NULL, NULL,
+        '42703 the migration has no column _weir_n, 42703 the migration has no column _weir_c2, 42703 column k2 of the migration is not kept by the new version'),
+    ('b', 'SELECT k, sum(w) AS s FROM t WHERE v > 0 GROUP BY k', 'SELECT k::int, sum(_weir_n) AS _weir_n, true AS s, 1 AS _weir_c2 FROM old GROUP BY k', NULL, NULL,
+        '42804 column k of the migration is integer, not text, 42804 column _weir_n of the migration is numeric, not bigint, 42804 column s of the migration is boolean, not numeric'),
+    ('c', 'SELECT count(*) AS n FROM t', 'SELECT count(*) AS n FROM other', NULL, NULL, '0A000 the migration reads compat.other, 22023 the migration does not read old'),
+    ('c', 'SELECT count(*) AS n FROM t', 'SELECT n + random()::bigint AS n FROM old', NULL, NULL, '42P17 function random() is not immutable'),
+    ('c', 'SELECT count(*) AS n FROM t', 'SELECT n, n AS n FROM old', NULL, NULL, '42701 the migration has column n more than once'),
+    ('c', 'SELECT count(*) AS n FROM t', 'SELECT n FRUM old', NULL, NULL, '42601 syntax error at or near "old"'),
+    ('c', 'SELECT count(*) AS n FROM t', 'WITH d AS (DELETE FROM other RETURNING id) SELECT n FROM old', NULL, NULL, '0A000 the migration does more than reading, 0A000 the migration reads compat.other');
+SELECT is(ROW(x.strategy, CASE WHEN m.strategy IS NULL THEN NULL ELSE x.aspects END, x.refused), ROW(m.strategy, m.aspects, m.refused), format('migration %s. %s: %s by %s', id, base, definition, m.migration))
+FROM migrations m, LATERAL (SELECT max(detail ->> 'strategy') FILTER (WHERE aspect = 'strategy') AS strategy,
+    coalesce(string_agg(format('%s %s', aspect, verdict), ', ' ORDER BY n) FILTER (WHERE verdict NOT IN ('identical', 'refuse') AND aspect NOT IN ('strategy', 'rows and bytes to build', 'rollback')), '') AS aspects,
+    coalesce(string_agg(format('%s %s', detail ->> 'sqlstate', reason), ', ' ORDER BY n) FILTER (WHERE aspect = 'migration'), '') AS refused
+    FROM weir.check_upgrade(base::regclass, definition, m.migration) WITH ORDINALITY AS c (aspect, verdict, reason, detail, n)) x ORDER BY id;
+SELECT results_eq($$SELECT aspect, verdict, reason, detail -> 'compare' FROM weir.check_upgrade('b', 'SELECT k2, k, sum(w) AS s FROM t WHERE v > 0 GROUP BY k, k2', 'SELECT k, k2, _weir_n, s, _weir_c2 FROM old') WHERE aspect IN ('strategy', 'retention')$$,
+    $$VALUES ('retention', 'identical', 'the old state is taken over with all that it holds', NULL::jsonb),
+        ('strategy', 'convert', 'convert: the new state is what the migration makes of the old one, the table is not read', '["k2", "k", "s"]')$$, 'what means the same is compared');
 
 -- a function with another body: nothing of its state is reused -----------------------------------
 BEGIN;

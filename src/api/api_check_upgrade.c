@@ -22,6 +22,7 @@
 #include "operator/fingerprint.h"
 #include "operator/loaded_version.h"
 #include "operator/serving_view.h"
+#include "upgrade/migration.h"
 #include "upgrade/verdict.h"
 #include "weir_compat.h"
 
@@ -97,9 +98,9 @@ is_about_the_text(int sqlerrcode)
 		category == ERRCODE_FEATURE_NOT_SUPPORTED || category == ERRCODE_INVALID_SCHEMA_NAME;
 }
 
-/* As the caller. NULL: it cannot be parsed, and objection says why. */
+/* As the caller: the new definition, or with is_migration the migration. NULL: it cannot be parsed, and objection says why. */
 static Query *
-parse(const char *text, WeirObjection **objection)
+parse(const WeirVerdictInput *input, const char *text, bool is_migration, WeirObjection **objection)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -110,7 +111,8 @@ parse(const char *text, WeirObjection **objection)
 	/* The one thing restored: the transaction, so that the error becomes a row among others. */
 	PG_TRY();
 	{
-		query = weir_definition_parse(text);
+		query = is_migration ? weir_migration_parse(text, input->previous, input->serving->state_table) :
+			weir_definition_parse(text);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -140,7 +142,7 @@ static void
 take_definition(WeirVerdictInput *input, const char *text, Oid view)
 {
 	WeirObjection *unparsed = NULL;
-	Query	   *query = parse(text, &unparsed);
+	Query	   *query = parse(input, text, false, &unparsed);
 	WeirDefinition *definition;
 	List	   *objections = NIL;
 	ListCell   *lc;
@@ -158,6 +160,24 @@ take_definition(WeirVerdictInput *input, const char *text, Oid view)
 	}
 	foreach(lc, objections)
 		object_to(input, "definition", lfirst(lc));
+}
+
+/* As the caller: what stands against the migration. */
+static void
+take_migration(WeirVerdictInput *input, const char *text, Oid owner)
+{
+	WeirObjection *unparsed = NULL;
+	Query	   *query = parse(input, text, true, &unparsed);
+	List	   *objections = NIL;
+	ListCell   *lc;
+
+	input->migration = text;
+	object_to(input, "migration", unparsed);
+	if (query == NULL)
+		return;
+	weir_migration_check(query, input->next, input->previous, input->serving->state_table, owner, &objections);
+	foreach(lc, objections)
+		object_to(input, "migration", lfirst(lc));
 }
 
 static void
@@ -203,11 +223,11 @@ weir_check_upgrade(PG_FUNCTION_ARGS)
 	object_to(&input, "operator", weir_operator_foreign_objection(operator, scope.caller));
 	object_to(&input, "operator", weir_operator_upgrading_objection(operator));
 	object_to(&input, "operator", weir_operator_not_live_objection(operator, &run));
-	if (!PG_ARGISNULL(2))
-		object_to(&input, "migration", weir_verdict_migration_objection());
 
 	weir_catalog_as_caller(&scope);
 	take_definition(&input, text_to_cstring(PG_GETARG_TEXT_PP(1)), view);
+	if (!PG_ARGISNULL(2))
+		take_migration(&input, text_to_cstring(PG_GETARG_TEXT_PP(2)), weir_relation_owner(view));
 	weir_catalog_as_owner(&scope);
 
 	verdict = weir_verdict_judge(&input);

@@ -30,6 +30,7 @@
 #include "operator/loaded_version.h"
 #include "operator/serving_view.h"
 #include "operator/version_create.h"
+#include "upgrade/migration.h"
 #include "upgrade/verdict.h"
 #include "weir_compat.h"
 
@@ -45,6 +46,7 @@ static const WeirOptionSpec upgrade_options[] = {
 typedef struct UpgradeArguments
 {
 	const char *text;
+	const char *migration;		/* or NULL */
 	char	   *strategy;		/* auto, or one that was asked for */
 	Datum		steps;
 	Jsonb	   *gates;
@@ -54,6 +56,7 @@ typedef struct UpgradeArguments
 	bool		is_rebuild;		/* nothing is compared: the old rows may be wrong or not follow the stream */
 	Query	   *query;
 	WeirDefinition *definition;
+	Query	   *migration_query;
 	MemoryContext context;		/* the call's: the catalog scope's memory ends before the result is made */
 	List	   *notes;			/* in context; see add_note */
 } UpgradeArguments;
@@ -108,7 +111,24 @@ check_steps(Datum steps)
 }
 
 static void
-check_arguments(UpgradeArguments *arguments, bool has_migration)
+check_migration_argument(const UpgradeArguments *arguments)
+{
+	bool		converts = strcmp(arguments->strategy, "convert") == 0;
+
+	if (converts && arguments->migration == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("strategy convert needs a migration"),
+				 errhint("migration => 'SELECT k, sum(n)::bigint AS n FROM old GROUP BY k'")));
+	if (!converts && arguments->migration != NULL && strcmp(arguments->strategy, "auto") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("strategy %s takes no migration", arguments->strategy),
+				 errhint("strategy => 'convert', or leave migration NULL.")));
+}
+
+static void
+check_arguments(UpgradeArguments *arguments)
 {
 	static const char *const strategies[] = {"auto", "reuse", "backfill", "fresh", "convert"};
 	bool		known = false;
@@ -119,9 +139,8 @@ check_arguments(UpgradeArguments *arguments, bool has_migration)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown strategy \"%s\"", arguments->strategy),
-				 errhint("Strategies: auto, reuse, backfill, fresh.")));
-	if (has_migration || strcmp(arguments->strategy, "convert") == 0)
-		weir_definition_raise(list_make1(weir_verdict_migration_objection()));
+				 errhint("Strategies: auto, reuse, convert, backfill, fresh.")));
+	check_migration_argument(arguments);
 	check_steps(arguments->steps);
 	if (!JB_ROOT_IS_OBJECT(arguments->gates))
 		ereport(ERROR,
@@ -149,11 +168,12 @@ check_serving_is_live(const WeirOperator *operator, const WeirVersionRun *run, U
 	if (weir_options_bool(arguments->options, "repair", false) &&
 		run->status != WEIR_RUN_NONE && run->status != WEIR_RUN_BUILDING && run->status != WEIR_RUN_CATCHING_UP)
 	{
-		if (strcmp(arguments->strategy, "reuse") == 0)
+		if (strcmp(arguments->strategy, "reuse") == 0 || arguments->migration != NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("state of a version that does not run cannot be reused"),
-					 errhint("strategy => 'backfill', or leave it at its default 'auto'.")));
+					 errmsg("state of a version that does not run cannot be %s",
+							arguments->migration != NULL ? "converted" : "reused"),
+					 errhint("strategy => 'backfill', or leave it at its default 'auto'; without a migration.")));
 		arguments->is_rebuild = true;
 		arguments->safe_window = no_window();
 		add_note(arguments, psprintf("a repair: version %d is %s, so nothing is compared and there is no way back",
@@ -174,7 +194,7 @@ choose_compared_columns(UpgradeArguments *arguments, const WeirDefinition *previ
 	if (arguments->is_rebuild || strcmp(strategy, "fresh") == 0)
 		return NIL;
 	if (!weir_options_has(arguments->options, "compare"))
-		return covers_source || strcmp(strategy, "reuse") == 0 ? verdict->same_columns : NIL;
+		return covers_source || strcmp(strategy, "backfill") != 0 ? verdict->same_columns : NIL;
 	foreach(lc, wanted)
 	{
 		bool		in_next = false;
@@ -265,7 +285,9 @@ insert_upgrade(WeirCatalogScope *scope, const WeirOperator *operator, UpgradeArg
 		.definition = arguments->definition,
 		.fingerprint = input->fingerprint,
 		.strategy = started.strategy,
-		.build_from = strcmp(started.strategy, "reuse") == 0 ? started.from_version : 0,
+		.build_from = strcmp(started.strategy, "reuse") == 0 || arguments->migration != NULL ? started.from_version : 0,
+		.migration = arguments->migration,
+		.migration_query = arguments->migration_query,
 		.owner = weir_relation_owner(operator->view),
 	};
 	WeirLedgerEntry entry = {
@@ -285,8 +307,10 @@ insert_upgrade(WeirCatalogScope *scope, const WeirOperator *operator, UpgradeArg
 	record_verdict(verdict, started.upgrade_id, from_digest, to_digest);
 	if (arguments->is_rebuild)
 		entry.reason = strcmp(arguments->text, input->serving->definition) == 0 ? "rebuild" : "repair";
+	/* A NULL name ends the list: nothing is said of a migration that there is not. */
 	entry.detail = weir_verdict_json("strategy", started.strategy, "=verdicts", weir_verdict_summary(verdict),
-									 "from_digest", from_digest, "to_digest", to_digest, NULL);
+									 "from_digest", from_digest, "to_digest", to_digest,
+									 arguments->migration != NULL ? "migration" : NULL, arguments->migration, NULL);
 	weir_ledger_append(&entry);
 	return started;
 }
@@ -302,6 +326,7 @@ record_upgrade(WeirCatalogScope *scope, WeirOperator *operator, UpgradeArguments
 		.previous = arguments->is_rebuild ? NULL : weir_version_definition(serving),
 		.serving = serving,
 		.covers_source = weir_version_covers_source(operator->operator_id, operator->serving_version),
+		.migration = arguments->migration,
 	};
 	WeirVerdict *verdict = weir_verdict_judge(&input);
 	WeirUpgradeRequest request = {
@@ -353,6 +378,8 @@ take_arguments(FunctionCallInfo fcinfo)
 	weir_refuse_nulls(fcinfo, OPTIONAL_MIGRATION);
 	arguments.context = CurrentMemoryContext;
 	arguments.text = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	if (!PG_ARGISNULL(2))
+		arguments.migration = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	arguments.strategy = text_to_cstring(PG_GETARG_TEXT_PP(3));
 	arguments.steps = PG_GETARG_DATUM(4);
 	arguments.gates = PG_GETARG_JSONB_P(5);
@@ -360,6 +387,24 @@ take_arguments(FunctionCallInfo fcinfo)
 	arguments.safe_window = PG_GETARG_DATUM(7);
 	arguments.options = PG_GETARG_JSONB_P(8);
 	return arguments;
+}
+
+/* As the caller: the new definition and the migration; all that speaks against them at once. */
+static void
+take_texts(UpgradeArguments *arguments, Oid view, const WeirVersion *serving, const WeirDefinition *previous)
+{
+	List	   *objections;
+
+	arguments->definition = weir_definition_for_call(arguments->text, serving->append_only, &arguments->query);
+	objections = weir_serving_view_objections(view, arguments->definition);
+	if (arguments->migration != NULL)
+	{
+		arguments->migration_query = weir_migration_parse(arguments->migration, previous, serving->state_table);
+		weir_migration_check(arguments->migration_query, arguments->definition, previous, serving->state_table,
+							 weir_relation_owner(view), &objections);
+	}
+	if (objections != NIL)
+		weir_definition_raise(objections);
 }
 
 Datum
@@ -371,12 +416,12 @@ weir_start_upgrade(PG_FUNCTION_ARGS)
 	WeirOperator *operator;
 	WeirVersionRun run;
 	WeirVersion *serving;
+	WeirDefinition *previous = NULL;
 	WeirObjection *foreign;
-	List	   *objections;
 	StartedUpgrade started;
 
 	weir_require_ready();
-	check_arguments(&arguments, !PG_ARGISNULL(2));
+	check_arguments(&arguments);
 	operator = weir_operator_begin_control(&scope, fcinfo, OPTIONAL_MIGRATION);
 	foreign = weir_operator_foreign_objection(operator, scope.caller);
 	if (foreign != NULL)
@@ -385,12 +430,11 @@ weir_start_upgrade(PG_FUNCTION_ARGS)
 	run = weir_version_run_get(operator->operator_id, operator->serving_version);
 	check_serving_is_live(operator, &run, &arguments);
 	serving = weir_version_get(operator->operator_id, operator->serving_version);
+	if (arguments.migration != NULL)
+		previous = weir_version_definition(serving);
 
 	weir_catalog_as_caller(&scope);
-	arguments.definition = weir_definition_for_call(arguments.text, serving->append_only, &arguments.query);
-	objections = weir_serving_view_objections(view, arguments.definition);
-	if (objections != NIL)
-		weir_definition_raise(objections);
+	take_texts(&arguments, view, serving, previous);
 	weir_catalog_as_owner(&scope);
 	if (arguments.is_rebuild)
 		weir_operator_set_paused(operator->operator_id, false);

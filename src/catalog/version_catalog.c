@@ -40,13 +40,14 @@ weir_version_insert(const WeirVersion *version)
 	weir_query(NULL,
 			   "INSERT INTO weir_internal.version (operator_id, version, purpose, definition, query, "
 			   "definition_view, state_table, extreme_tables, state_format, append_only, fingerprint, "
-			   "strategy, build_from) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, nullif($13, 0))",
-			   "litttooDibtti", version->operator_id, version->version,
+			   "strategy, build_from, migration, migration_view) "
+			   "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, nullif($13, 0), $14, $15)",
+			   "litttooDibttito", version->operator_id, version->version,
 			   version->is_verification ? "verification" : "serve",
 			   version->definition, version->query, version->definition_view, version->state_table,
 			   weir_oid_array(version->extreme_tables, version->nextremes), OIDARRAYOID,
 			   version->state_format, (int) version->append_only, version->fingerprint,
-			   version->strategy, version->build_from);
+			   version->strategy, version->build_from, version->migration, version->migration_view);
 }
 
 WeirVersion *
@@ -56,7 +57,7 @@ weir_version_get(int64 operator_id, int version)
 
 	if (weir_query(NULL,
 				   "SELECT purpose = 'verification', definition, query, definition_view, state_table, "
-				   "extreme_tables, state_format, append_only, fingerprint, strategy, build_from, retired "
+				   "extreme_tables, state_format, append_only, fingerprint, strategy, build_from, retired, migration, migration_view "
 				   "FROM weir_internal.version WHERE operator_id = $1 AND version = $2",
 				   "li", operator_id, version) == 0)
 		return NULL;
@@ -75,6 +76,8 @@ weir_version_get(int64 operator_id, int version)
 	result->strategy = weir_result_text(0, 10);
 	result->build_from = weir_result_int(0, 11);
 	result->retired = weir_result_bool(0, 12);
+	result->migration = weir_result_text(0, 13);
+	result->migration_view = weir_result_oid(0, 14);
 	return result;
 }
 
@@ -93,7 +96,7 @@ weir_version_covers_source(int64 operator_id, int version)
 			   "WITH RECURSIVE line AS (SELECT strategy, build_from FROM weir_internal.version "
 			   "WHERE operator_id = $1 AND version = $2 UNION ALL "
 			   "SELECT v.strategy, v.build_from FROM line l JOIN weir_internal.version v "
-			   "ON v.operator_id = $1 AND v.version = l.build_from WHERE l.strategy = 'reuse') "
+			   "ON v.operator_id = $1 AND v.version = l.build_from WHERE l.strategy IN ('reuse', 'convert')) "
 			   "SELECT bool_and(strategy <> 'fresh') FROM line", "li", operator_id, version);
 	return weir_result_bool(0, 1);
 }
@@ -106,11 +109,30 @@ weir_version_try_lock(int64 operator_id, int version)
 					  "FOR UPDATE SKIP LOCKED", "li", operator_id, version) > 0;
 }
 
+int
+weir_version_migrated_from(int64 operator_id, int version, Oid *view)
+{
+	if (weir_query(NULL,
+				   "SELECT version, migration_view FROM weir_internal.version WHERE operator_id = $1 "
+				   "AND build_from = $2 AND migration_view <> 0 LIMIT 1", "li", operator_id, version) == 0)
+		return 0;
+	*view = weir_result_oid(0, 2);
+	return weir_result_int(0, 1);
+}
+
+void
+weir_version_migration_removed(int64 operator_id, int version)
+{
+	weir_query(NULL,
+			   "UPDATE weir_internal.version SET migration_view = 0 WHERE operator_id = $1 AND version = $2",
+			   "li", operator_id, version);
+}
+
 void
 weir_version_removed(int64 operator_id, int version)
 {
 	weir_query(NULL,
-			   "UPDATE weir_internal.version SET definition_view = 0, state_table = 0, extreme_tables = '{}' "
+			   "UPDATE weir_internal.version SET definition_view = 0, migration_view = 0, state_table = 0, extreme_tables = '{}' "
 			   "WHERE operator_id = $1 AND version = $2", "li", operator_id, version);
 	if (weir_query(NULL,
 				   "DELETE FROM weir_internal.version WHERE operator_id = $1 AND version = $2 "
@@ -189,7 +211,7 @@ void
 weir_version_run_progress(int64 operator_id, int version, int64 total, int64 written)
 {
 	weir_query(NULL,
-			   "UPDATE weir_internal.version_run SET rows_total = $3, rows_written = $4 "
+			   "UPDATE weir_internal.version_run SET rows_total = nullif($3, -1), rows_written = nullif($4, -1) "
 			   "WHERE operator_id = $1 AND version = $2", "lill", operator_id, version, total, written);
 }
 

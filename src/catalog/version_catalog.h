@@ -26,7 +26,9 @@ typedef struct WeirVersion
 	bool		append_only;
 	char	   *fingerprint;
 	char	   *strategy;
-	int			build_from;		/* reuse: the version whose state it takes; a throwaway: the one it checks; 0 none */
+	int			build_from;		/* reuse, convert: the version whose state it takes; a throwaway: the one it checks; 0 none */
+	char	   *migration;		/* convert: as the user wrote it; else NULL */
+	Oid			migration_view; /* the same as analysed; InvalidOid once the state it reads is removed */
 	bool		retired;
 } WeirVersion;
 
@@ -38,6 +40,9 @@ extern bool weir_version_covers_source(int64 operator_id, int version);
 extern void weir_version_retire(int64 operator_id, int version);
 /* Before its relations are dropped; false instead of waiting for a control call's open transaction. */
 extern bool weir_version_try_lock(int64 operator_id, int version);
+/* A version whose migration still reads this one's state, and the view that does; 0: none. */
+extern int	weir_version_migrated_from(int64 operator_id, int version, Oid *view);
+extern void weir_version_migration_removed(int64 operator_id, int version);
 /* Its relations are dropped: the row stays for inspection, but for a throwaway. */
 extern void weir_version_removed(int64 operator_id, int version);
 
@@ -71,6 +76,7 @@ extern bool weir_version_is_live_at_snapshot(int64 operator_id, int version, int
 extern void weir_version_run_insert(int64 operator_id, int version, int64 reader_id);
 extern void weir_version_run_set(int64 operator_id, int version, WeirRunStatus status, int64 reader_id);
 extern void weir_version_run_built(int64 operator_id, int version, XLogRecPtr lsn);
+/* -1: not known yet. */
 extern void weir_version_run_progress(int64 operator_id, int version, int64 total, int64 written);
 
 /* Why a version stopped; cause is error, pause or stale. */

@@ -42,8 +42,15 @@ parse_error_callback(void *text)
 	}
 }
 
+static const WeirSelectTexts definition_texts = {
+	.what = "definition",
+	.example = "SELECT k, count(*) FROM s.t GROUP BY k",
+	.not_select = "Write what the operator computes, as in: SELECT k, sum(v) FROM s.t GROUP BY k",
+	.has_into = "Leave INTO out: the operator has a table of its own.",
+};
+
 static RawStmt *
-parse_select(const char *text)
+parse_select(const WeirSelectTexts *texts, const char *text)
 {
 	List	   *statements = raw_parser(text, RAW_PARSE_DEFAULT);
 	RawStmt    *statement;
@@ -52,40 +59,61 @@ parse_select(const char *text)
 	if (list_length(statements) != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("a definition is one statement, not %d", list_length(statements)),
-				 errhint("Write one SELECT, as in: SELECT k, count(*) FROM s.t GROUP BY k")));
+				 errmsg("a %s is one statement, not %d", texts->what, list_length(statements)),
+				 errhint("Write one SELECT, as in: %s", texts->example)));
 	statement = linitial_node(RawStmt, statements);
 	if (!IsA(statement->stmt, SelectStmt))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
-				 errmsg("a definition is a SELECT, not %s", CreateCommandName(statement->stmt)),
-				 errhint("Write what the operator computes, as in: SELECT k, sum(v) FROM s.t GROUP BY k")));
+				 errmsg("a %s is a SELECT, not %s", texts->what, CreateCommandName(statement->stmt)),
+				 errhint("%s", texts->not_select)));
 	leftmost = castNode(SelectStmt, statement->stmt);
 	while (leftmost->larg != NULL)
 		leftmost = leftmost->larg;
 	if (leftmost->intoClause != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
-				 errmsg("a definition has no INTO"),
-				 errhint("Leave INTO out: the operator has a table of its own.")));
+				 errmsg("a %s has no INTO", texts->what),
+				 errhint("%s", texts->has_into)));
 	return statement;
+}
+
+static void
+put_in_front(SelectStmt *select, CommonTableExpr *first)
+{
+	if (select->withClause == NULL)
+	{
+		select->withClause = makeNode(WithClause);
+		select->withClause->location = -1;
+	}
+	select->withClause->ctes = lcons(first, select->withClause->ctes);
 }
 
 /* Needs an active snapshot. */
 Query *
-weir_definition_parse(const char *text)
+weir_select_parse(const WeirSelectTexts *texts, const char *text, CommonTableExpr *first)
 {
 	ErrorContextCallback callback = {
 		.previous = error_context_stack,
 		.callback = parse_error_callback,
 		.arg = unconstify(char *, text),
 	};
+	RawStmt    *statement;
 	Query	   *query;
 
 	error_context_stack = &callback;
-	query = parse_analyze_fixedparams(parse_select(text), text, NULL, 0, NULL);
+	statement = parse_select(texts, text);
+	if (first != NULL)
+		put_in_front(castNode(SelectStmt, statement->stmt), first);
+	query = parse_analyze_fixedparams(statement, text, NULL, 0, NULL);
 	error_context_stack = callback.previous;
 	return query;
+}
+
+Query *
+weir_definition_parse(const char *text)
+{
+	return weir_select_parse(&definition_texts, text, NULL);
 }
 
 /* ------------------------------------------------------------------ build */

@@ -150,6 +150,18 @@ typedef struct WeirObjection
  */
 extern Query *weir_definition_parse(const char *text);
 
+/* A text that must be one SELECT: what it is called, and hints for when it is not. */
+typedef struct WeirSelectTexts
+{
+	const char *what;
+	const char *example;
+	const char *not_select;
+	const char *has_into;
+} WeirSelectTexts;
+
+/* The same for such a text; first: NULL, or WITH begins with it. */
+extern Query *weir_select_parse(const WeirSelectTexts *texts, const char *text, CommonTableExpr *first);
+
 /*
  * Takes an analysed Query apart (fresh from the parser, or get_view_query() of
  * a definition view: extra OLD/NEW range table entries are skipped). Returns
@@ -179,10 +191,11 @@ extern char *weir_definition_delta_sql(const WeirDefinition *def, const WeirFoll
 extern char *weir_definition_build_sql(const WeirDefinition *def);	/* from the table itself */
 
 /*
- * Raises WE004 when an analysed text calls a user's function that the definition
- * does not: before it is planned, because planning may already call it.
+ * Raises WE004 when an analysed text calls a user's function that neither the
+ * definition does nor is among others (OIDs): before it is planned, because
+ * planning may already call it.
  */
-extern void weir_definition_check_calls(const WeirDefinition *def, List *queries);
+extern void weir_definition_check_calls(const WeirDefinition *def, List *others, List *queries);
 
 /* Names in the database that have changed so far; texts older than that may not mean what they did. */
 extern uint64 weir_definition_name_changes(void);

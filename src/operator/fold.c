@@ -326,6 +326,109 @@ weir_fold_combine(WeirFold *fold, const WeirRow *old, const WeirRow *plus,
 	return true;
 }
 
+/* All counts are of rows of the group, which are counted in the first column. */
+static const char *
+count_fault(const WeirFold *fold, const WeirRow *hidden, int column)
+{
+	int64		count = DatumGetInt64(hidden->values[column]);
+
+	if (count < 0)
+		return "is less than 0";
+	if (column == 0)
+		return count == 0 && fold->def->nkeys > 0 ? "is 0, which is no group" : NULL;
+	return count > DatumGetInt64(hidden->values[0]) ? "is more than the rows of the group" : NULL;
+}
+
+static bool
+is_finite_sum(const WeirFoldColumn *rule, Datum sum)
+{
+	if (rule->rule == FOLD_SUM_INTEGER)
+		return true;
+	if (rule->add == interval_pl)
+		return DatumGetBool(DirectFunctionCall1(interval_finite, sum));
+	return !numeric_is_nan(DatumGetNumeric(sum)) && !numeric_is_inf(DatumGetNumeric(sum));
+}
+
+static bool
+is_zero_sum(const WeirFoldColumn *rule, Datum sum)
+{
+	if (rule->rule == FOLD_SUM_INTEGER)
+		return DatumGetInt64(sum) == 0;
+	return DatumGetBool(DirectFunctionCall2(rule->add == interval_pl ? interval_eq : numeric_eq,
+											sum, rule->zero));
+}
+
+/* Counts of too few places would take digits off the sum. */
+static bool
+counts_places_of(Datum counts, int64 values, Datum sum)
+{
+	return weir_numeric_scale_total(counts) == values &&
+		DatumGetBool(DirectFunctionCall2(numeric_eq, sum, weir_numeric_scale_settle(sum, counts)));
+}
+
+/* A sum and what it says about itself in the counts beside it have to agree. */
+static const char *
+sum_fault(const WeirFold *fold, const WeirRow *hidden, int *at)
+{
+	int			column = *at;
+	const WeirFoldColumn *rule = &fold->columns[column];
+	Datum		sum = hidden->values[column];
+	bool		isnull = hidden->isnull[column];
+	int64		contributing;
+
+	if (!isnull && !is_finite_sum(rule, sum))
+		return "is not finite";
+	if (rule->count < 0 || hidden->isnull[rule->count])
+		return NULL;
+	contributing = DatumGetInt64(hidden->values[rule->count]);
+	for (int special = column + 1; special <= column + rule->nspecials; special++)
+	{
+		if (!hidden->isnull[special])
+			contributing -= DatumGetInt64(hidden->values[special]);
+	}
+	if (contributing < 0)
+		return "has more values that are not finite than values";
+	if (contributing > 0 && isnull)
+		return "is NULL although values were counted";
+	if (contributing == 0)
+		return isnull || is_zero_sum(rule, sum) ? NULL : "is not 0 although no value was counted";
+	if (rule->scales < 0 ||
+		(!hidden->isnull[rule->scales] && is_finite_sum(&fold->columns[rule->scales], hidden->values[rule->scales]) &&
+		 counts_places_of(hidden->values[rule->scales], contributing, sum)))
+		return NULL;
+	*at = rule->scales;
+	return "does not count the decimal places of the sum's values";
+}
+
+const char *
+weir_fold_seed_fault(const WeirFold *fold, const WeirRow *hidden, int *column)
+{
+	for (*column = 0; *column < fold->def->nhidden; (*column)++)
+	{
+		const char *fault = NULL;
+
+		switch (fold->columns[*column].rule)
+		{
+			case FOLD_COUNT:
+				fault = hidden->isnull[*column] ? "is NULL" : count_fault(fold, hidden, *column);
+				break;
+			case FOLD_SPECIALS:
+				fault = hidden->isnull[*column] ? NULL : count_fault(fold, hidden, *column);
+				break;
+			case FOLD_SUM_INTEGER:
+			case FOLD_SUM_FUNCTION:
+				fault = sum_fault(fold, hidden, column);
+				break;
+			case FOLD_MIN:
+			case FOLD_MAX:
+				break;
+		}
+		if (fault != NULL)
+			return fault;
+	}
+	return NULL;
+}
+
 int
 weir_fold_extreme(const WeirFold *fold, int column, bool *greatest)
 {

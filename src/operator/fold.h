@@ -33,6 +33,12 @@ extern WeirFold *weir_fold_create(const WeirDefinition *def);
 extern bool weir_fold_combine(WeirFold *fold, const WeirRow *old, const WeirRow *plus,
 							  const WeirRow *minus, WeirRow *result);
 
+/*
+ * What speaks against hidden values that no fold has made (said of the column:
+ * "is NULL"), or NULL.
+ */
+extern const char *weir_fold_seed_fault(const WeirFold *fold, const WeirRow *hidden, int *column);
+
 /* For a stale column: index into the definition's extremes, and which end of it. */
 extern int	weir_fold_extreme(const WeirFold *fold, int column, bool *greatest);
 

@@ -74,3 +74,16 @@ weir_numeric_scale_settle(Datum sum, Datum counts)
 	/* Takes off zeros only: all that is in the sum has no more places. */
 	return present == kept ? sum : DirectFunctionCall2(numeric_round, sum, Int32GetDatum(present));
 }
+
+/* All counts are digits to the base 1e16; modulo one less, a number is the sum of its digits. */
+int64
+weir_numeric_scale_total(Datum counts)
+{
+	Datum		modulus = NumericGetDatum(int64_to_numeric(INT64CONST(9999999999999999)));
+	Datum		total = DirectFunctionCall2(numeric_mod, counts, modulus);
+	Datum		whole = DirectFunctionCall2(numeric_trunc, total, Int32GetDatum(0));
+
+	if (!DatumGetBool(DirectFunctionCall2(numeric_eq, total, whole)))
+		return -1;
+	return DatumGetInt64(DirectFunctionCall1(numeric_int8, whole));
+}

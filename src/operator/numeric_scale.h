@@ -15,4 +15,7 @@ extern char *weir_numeric_scale_sql(const char *argument);
  */
 extern Datum weir_numeric_scale_settle(Datum sum, Datum counts);
 
+/* How many values are counted in it; -1: it is no such count. */
+extern int64 weir_numeric_scale_total(Datum counts);
+
 #endif							/* WEIR_NUMERIC_SCALE_H */

@@ -21,6 +21,8 @@ extern void weir_objection_check_clauses(Query *query, List **objections);
 extern void weir_objection_check_outputs(Query *query, List **objections);
 /* Everything that is called, and aggregates; functions: OIDs of all called (objection_call.c). */
 extern void weir_objection_check_calls(Query *query, List **functions, List **objections);
+/* The same for a migration, against which only speaks what is not immutable. */
+extern void weir_objection_check_migration_calls(Query *query, List **functions, List **objections);
 /* What FROM names. InvalidOid unless it is one relation; then rtindex is its index (objection_source.c). */
 extern Oid	weir_objection_check_from(Query *query, Index *rtindex, List **objections);
 

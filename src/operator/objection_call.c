@@ -45,6 +45,7 @@ typedef struct CallWalk
 	Oid			domain;			/* whose constraints are being looked at */
 	bool		is_mutable;		/* something mutable was named */
 	List	   *temporary_types;	/* named already */
+	bool		is_migration;	/* computed once, by the executor: only what is mutable speaks against it */
 } CallWalk;
 
 static bool call_walker(Node *node, void *context);
@@ -105,13 +106,15 @@ takes_timestamptz(Oid function)
 }
 
 static const char *
-mutable_hint(Oid function, char volatility)
+mutable_hint(const CallWalk *context, Oid function, char volatility)
 {
 	if (volatility == PROVOLATILE_STABLE && function >= FirstNormalObjectId)
 		return psprintf("If its result depends on its arguments only: ALTER FUNCTION %s IMMUTABLE;",
 						format_procedure_qualified(function));
 	if (volatility == PROVOLATILE_STABLE && takes_timestamptz(function))
 		return "Take the session's time zone out of it, as in: column AT TIME ZONE 'UTC'.";
+	if (context->is_migration)
+		return "Write its value as a constant.";
 	return "Store the value in a column of the source when the row is written, and use that column.";
 }
 
@@ -224,7 +227,7 @@ check_function(Oid function, void *arg)
 					   psprintf("function %s is not immutable", format_procedure(function)),
 					   psprintf("It is %s%s%s.", volatility == PROVOLATILE_STABLE ? "stable" : "volatile",
 								caller != NULL ? " and called by " : "", caller != NULL ? caller : ""),
-					   mutable_hint(function, volatility));
+					   mutable_hint(context, function, volatility));
 	return false;
 }
 
@@ -253,7 +256,7 @@ refuse_value_function(CallWalk *context, SQLValueFunctionOp op)
 	weir_objection_add(context->objections, ERRCODE_INVALID_OBJECT_DEFINITION,
 					   psprintf("%s is not immutable", names[op]),
 					   "Its value is that of the session and the moment in which a row is applied.",
-					   mutable_hint(InvalidOid, PROVOLATILE_VOLATILE));
+					   mutable_hint(context, InvalidOid, PROVOLATILE_VOLATILE));
 }
 
 static Oid
@@ -417,10 +420,45 @@ check_json(CallWalk *context, Node *node)
 	expression_tree_walker(node, call_walker, context);
 	if (!context->is_mutable && contain_mutable_functions(node))
 		weir_objection_add(context->objections, ERRCODE_INVALID_OBJECT_DEFINITION,
+						   context->is_migration ? "an SQL/JSON expression of the migration is not immutable" :
 						   "an SQL/JSON expression of the definition is not immutable",
 						   "It converts a value whose text depends on settings.",
 						   "Convert the value before: column AT TIME ZONE 'UTC'.");
 	context->is_mutable = context->is_mutable || was_mutable;
+}
+
+/* What only a definition may not have: it is deparsed, kept and folded. */
+static void
+check_definition_node(CallWalk *context, Node *node)
+{
+	switch (nodeTag(node))
+	{
+		case T_Var:
+			check_column_reference(context, (Var *) node);
+			break;
+		case T_Aggref:
+			if (context->depth == 0)
+				check_aggregate(context, (Aggref *) node);
+			break;
+		case T_GroupingFunc:
+			weir_objection_add(context->objections, ERRCODE_FEATURE_NOT_SUPPORTED,
+							   "GROUPING is not supported in a definition", NULL,
+							   "Without GROUPING SETS it is always 0: leave it out.");
+			break;
+		case T_RowCompareExpr:
+			check_row_comparison(context, (RowCompareExpr *) node);
+			break;
+		case T_FuncExpr:
+			if (((FuncExpr *) node)->funcretset)
+				refuse_set(context, ((FuncExpr *) node)->funcid);
+			break;
+		case T_OpExpr:
+			if (((OpExpr *) node)->opretset)
+				refuse_set(context, get_opcode(((OpExpr *) node)->opno));
+			break;
+		default:
+			break;
+	}
 }
 
 static bool
@@ -443,18 +481,6 @@ call_walker(Node *node, void *arg)
 			query_tree_walker((Query *) node, call_walker, context, 0);
 			context->depth--;
 			return false;
-		case T_Var:
-			check_column_reference(context, (Var *) node);
-			return false;
-		case T_Aggref:
-			if (context->depth == 0)
-				check_aggregate(context, (Aggref *) node);
-			break;
-		case T_GroupingFunc:
-			weir_objection_add(context->objections, ERRCODE_FEATURE_NOT_SUPPORTED,
-							   "GROUPING is not supported in a definition", NULL,
-							   "Without GROUPING SETS it is always 0: leave it out.");
-			break;
 		case T_SQLValueFunction:
 			refuse_value_function(context, ((SQLValueFunction *) node)->op);
 			break;
@@ -469,20 +495,11 @@ call_walker(Node *node, void *arg)
 								   "How they print values depends on settings.",
 								   "Build the element in a query that reads the operator's view.");
 			break;
-		case T_RowCompareExpr:
-			check_row_comparison(context, (RowCompareExpr *) node);
-			break;
-		case T_FuncExpr:
-			if (((FuncExpr *) node)->funcretset)
-				refuse_set(context, ((FuncExpr *) node)->funcid);
-			break;
-		case T_OpExpr:
-			if (((OpExpr *) node)->opretset)
-				refuse_set(context, get_opcode(((OpExpr *) node)->opno));
-			break;
 		default:
 			break;
 	}
+	if (!context->is_migration)
+		check_definition_node(context, node);
 	context->node = node;
 	check_functions_in_node(node, check_function, context);
 	return expression_tree_walker(node, call_walker, context);
@@ -492,6 +509,15 @@ void
 weir_objection_check_calls(Query *query, List **functions, List **objections)
 {
 	CallWalk context = {.objections = objections};
+
+	query_tree_walker(query, call_walker, &context, 0);
+	*functions = context.functions;
+}
+
+void
+weir_objection_check_migration_calls(Query *query, List **functions, List **objections)
+{
+	CallWalk context = {.objections = objections, .is_migration = true};
 
 	query_tree_walker(query, call_walker, &context, 0);
 	*functions = context.functions;

@@ -82,6 +82,7 @@ begin_rows(MemoryContext context)
 		build_owner = ResourceOwnerCreate(NULL, "pg_weir state build");
 	CurrentResourceOwner = build_owner;
 	rows = tuplestore_begin_heap(false, true, weir_guc_batch_memory_kb);
+	tuplestore_set_eflags(rows, EXEC_FLAG_REWIND);
 	CurrentResourceOwner = caller_owner;
 	MemoryContextSwitchTo(caller_context);
 	return rows;
@@ -89,7 +90,7 @@ begin_rows(MemoryContext context)
 
 /* Detoasted, because toasted values may be gone when they are written. */
 static void
-read_query(WeirStateBuild *build, BuildTarget *target, const char *query)
+read_query(WeirStateBuild *build, BuildTarget *target, const char *query, List *functions)
 {
 	DestReceiver *receiver = CreateDestReceiver(DestTuplestore);
 	CachedPlanSource *source;
@@ -104,7 +105,7 @@ read_query(WeirStateBuild *build, BuildTarget *target, const char *query)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
 	source = linitial(SPI_plan_get_plan_sources(plan));
 	weir_state_delta_check(target->state->delta_desc, source->resultDesc);
-	weir_definition_check_calls(target->state->def, source->query_list);
+	weir_definition_check_calls(target->state->def, functions, source->query_list);
 	memset(&options, 0, sizeof(options));
 	options.read_only = true;
 	options.dest = receiver;
@@ -117,7 +118,7 @@ read_query(WeirStateBuild *build, BuildTarget *target, const char *query)
 }
 
 WeirStateBuild *
-weir_state_build_read(WeirState *state, const char **queries)
+weir_state_build_read(WeirState *state, const char **queries, List *functions)
 {
 	MemoryContext caller_context = CurrentMemoryContext;
 	MemoryContext context;
@@ -140,11 +141,87 @@ weir_state_build_read(WeirState *state, const char **queries)
 	weir_state_connect_spi();
 	weir_owner_scope_enter(&scope, state->owner);
 	for (int i = 0; i < build->ntargets; i++)
-		read_query(build, &build->targets[i], queries[i]);
+		read_query(build, &build->targets[i], queries[i], functions);
 	weir_owner_scope_leave(&scope);
 	SPI_finish();
 	MemoryContextSwitchTo(caller_context);
 	return build;
+}
+
+/* ---- checking ---- */
+
+/* Key and hidden values of a delta row. */
+static void
+split_delta(const WeirState *state, TupleTableSlot *slot, WeirRow *key, WeirRow *hidden)
+{
+	slot_getallattrs(slot);
+	key->values = slot->tts_values;
+	key->isnull = slot->tts_isnull;
+	hidden->values = key->values + state->def->nkeys;
+	hidden->isnull = key->isnull + state->def->nkeys;
+}
+
+static void
+check_delta(WeirState *state, TupleTableSlot *slot, TupleTableSlot *previous, const char *const *names)
+{
+	WeirRow		key;
+	WeirRow		hidden;
+	WeirRow		previous_key;
+	WeirRow		previous_hidden;
+	const char *fault;
+	int			column;
+
+	split_delta(state, slot, &key, &hidden);
+	fault = weir_fold_seed_fault(state->fold, &hidden, &column);
+	if (fault != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("column \"%s\" of the migration %s, for key %s", names[column], fault,
+						weir_state_key_text(state->key, &key)),
+				 errdetail("A migration gives what the new definition would over the rows counted so far."),
+				 errhint("Run it by hand over the old version's state_table in weir.versions: WITH old AS (TABLE ...) SELECT ...")));
+	if (TupIsNull(previous))
+		return;
+	split_delta(state, previous, &previous_key, &previous_hidden);
+	if (weir_state_key_equal(state->key, &previous_key, &key))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("the migration gives more than one row for key %s", weir_state_key_text(state->key, &key)),
+				 errhint("Merge the old groups in it: GROUP BY the new key, and sum up what is counted.")));
+}
+
+/* Equal keys are neighbours. (By an order under which they are not, the unique index finds them.) */
+void
+weir_state_build_check(WeirStateBuild *build, const char *const *names)
+{
+	BuildTarget *target = &build->targets[0];
+	WeirState  *state = target->state;
+	MemoryContext caller_context = MemoryContextSwitchTo(state->work_context);
+	TupleTableSlot *slots[2];
+	MemoryContext row_context;
+	WeirOwnerScope scope;
+	int			current = 0;
+
+	weir_owner_scope_enter(&scope, state->owner);
+	weir_state_prepare(state);
+	for (int i = 0; i < lengthof(slots); i++)
+		slots[i] = MakeSingleTupleTableSlot(state->delta_desc, &TTSOpsMinimalTuple);
+	row_context = AllocSetContextCreate(CurrentMemoryContext, "weir state build check", ALLOCSET_DEFAULT_SIZES);
+	while (tuplestore_gettupleslot(target->rows, true, true, slots[current]))
+	{
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextSwitchTo(row_context);
+		check_delta(state, slots[current], slots[1 - current], names);
+		MemoryContextSwitchTo(state->work_context);
+		MemoryContextReset(row_context);
+		current = 1 - current;
+	}
+	for (int i = 0; i < lengthof(slots); i++)
+		ExecDropSingleTupleTableSlot(slots[i]);
+	tuplestore_rescan(target->rows);
+	weir_owner_scope_leave(&scope);
+	MemoryContextSwitchTo(caller_context);
+	MemoryContextReset(state->work_context);
 }
 
 /* ---- writing ---- */
@@ -208,11 +285,7 @@ write_delta(BuildWriter *writer)
 	WeirRow		delta;
 	WeirRow		row;
 
-	slot_getallattrs(writer->delta);
-	key.values = writer->delta->tts_values;
-	key.isnull = writer->delta->tts_isnull;
-	delta.values = key.values + state->def->nkeys;
-	delta.isnull = key.isnull + state->def->nkeys;
+	split_delta(state, writer->delta, &key, &delta);
 	if (!weir_fold_combine(state->fold, NULL, &delta, NULL, &writer->hidden))
 		elog(ERROR, "build query of table %u returned a negative count", state->relid);
 

@@ -184,7 +184,7 @@ delta_plan(WeirState *state, const WeirFollowedTable *table, bool with_minus)
 		return saved->plan;
 	free_plan(saved);
 	plan = prepare_delta(state, table, with_minus);
-	weir_definition_check_calls(state->def,
+	weir_definition_check_calls(state->def, NIL,
 								linitial_node(CachedPlanSource, SPI_plan_get_plan_sources(plan))->query_list);
 	if (SPI_keepplan(plan) != 0)
 		elog(ERROR, "SPI_keepplan failed for the delta query of table %u", state->relid);

@@ -50,14 +50,18 @@ extern void weir_state_aborted(WeirState *state);	/* drops the key cache */
  * First fill. read: in a transaction with the snapshot to build from, runs the
  * query texts (one for the state table, then one per extreme; delta rows with
  * sign +1, at most one row per key) as owner and keeps the results outside of
- * transactions. write: in a transaction of the caller's, up to max_rows rows;
+ * transactions; functions: OIDs of those that the texts may call beside the
+ * definition's. check: in the same transaction, for rows that are a user's word:
+ * 22023 or 23505 when they cannot be a state; names: what the hidden columns
+ * are called there. write: in a transaction of the caller's, up to max_rows rows;
  * true when all is written. finish: in a transaction, creates the unique
  * indexes and, without keys, the one row if none came; ANALYZE-like stats are
  * left to autovacuum. A build that is not finished is simply thrown away:
  * weir_state_build_clear empties the tables (TRUNCATE: nobody reads them yet).
  */
 typedef struct WeirStateBuild WeirStateBuild;
-extern WeirStateBuild *weir_state_build_read(WeirState *state, const char **queries);
+extern WeirStateBuild *weir_state_build_read(WeirState *state, const char **queries, List *functions);
+extern void weir_state_build_check(WeirStateBuild *build, const char *const *names);
 extern bool weir_state_build_write(WeirStateBuild *build, int64 max_rows);
 extern int64 weir_state_build_rows_written(WeirStateBuild *build);
 extern int64 weir_state_build_rows_total(WeirStateBuild *build);

@@ -77,15 +77,15 @@ relation_name(const WeirVersionRequest *request, const char *suffix)
 }
 
 static Oid
-create_definition_view(const WeirVersionRequest *request)
+create_view(const WeirVersionRequest *request, Query *analysed, const char *suffix)
 {
 	CreateStmt *create = makeNode(CreateStmt);
-	Query	   *query = copyObject(request->query);
+	Query	   *query = copyObject(analysed);
 	ObjectAddress address;
 	int			unnamed = 0;
 	ListCell   *lc;
 
-	create->relation = makeRangeVar(WEIR_STATE_SCHEMA, relation_name(request, "_definition"), -1);
+	create->relation = makeRangeVar(WEIR_STATE_SCHEMA, relation_name(request, suffix), -1);
 	create->oncommit = ONCOMMIT_NOOP;
 	foreach(lc, query->targetList)
 	{
@@ -107,6 +107,13 @@ create_definition_view(const WeirVersionRequest *request)
 	return address.objectId;
 }
 
+static void
+grant_select(const WeirVersionRequest *request, const char *relation)
+{
+	weir_run_utility(psprintf("GRANT SELECT ON weir_state.%s TO %s", quote_identifier(relation),
+							  quote_identifier(GetUserNameFromId(request->owner, false))));
+}
+
 static Oid
 create_state_table(const WeirVersionRequest *request, const WeirDefinition *definition,
 				   const char *suffix, bool is_readable)
@@ -120,8 +127,7 @@ create_state_table(const WeirVersionRequest *request, const WeirDefinition *defi
 		weir_run_utility(statistics);
 	table = get_relname_relid(name, get_namespace_oid(WEIR_STATE_SCHEMA, false));
 	if (is_readable)
-		weir_run_utility(psprintf("GRANT SELECT ON weir_state.%s TO %s", quote_identifier(name),
-							 quote_identifier(GetUserNameFromId(request->owner, false))));
+		grant_select(request, name);
 	return table;
 }
 
@@ -136,7 +142,14 @@ weir_version_create(const WeirVersionRequest *request)
 	version->is_verification = request->is_verification;
 	version->definition = pstrdup(request->text);
 	version->query = pg_get_querydef(copyObject(request->query), false);
-	version->definition_view = create_definition_view(request);
+	version->definition_view = create_view(request, request->query, "_definition");
+	if (request->migration != NULL)
+	{
+		version->migration = pstrdup(request->migration);
+		version->migration_view = create_view(request, request->migration_query, "_migration");
+		/* It runs with the owner's rights. */
+		grant_select(request, get_rel_name(version->migration_view));
+	}
 	version->state_table = create_state_table(request, definition, "", true);
 	version->nextremes = definition->nextremes;
 	version->extreme_tables = palloc(sizeof(Oid) * Max(definition->nextremes, 1));
@@ -197,6 +210,23 @@ try_lock_with_rule(Oid view)
 	return locked;
 }
 
+/* Migrations that read this version's state: no longer needed when it is not. */
+static bool
+try_drop_migrations_from(int64 operator_id, int version)
+{
+	Oid			view;
+	int			next;
+
+	while ((next = weir_version_migrated_from(operator_id, version, &view)) != 0)
+	{
+		if (!weir_version_try_lock(operator_id, next) || !try_lock_with_rule(view))
+			return false;
+		drop_relation(view, "VIEW");
+		weir_version_migration_removed(operator_id, next);
+	}
+	return true;
+}
+
 bool
 weir_version_try_drop(int64 operator_id, int version)
 {
@@ -207,6 +237,8 @@ weir_version_try_drop(int64 operator_id, int version)
 		return false;
 	if (!try_lock_with_rule(row->definition_view) || !try_lock(row->state_table))
 		return false;
+	if (!try_lock_with_rule(row->migration_view) || !try_drop_migrations_from(operator_id, version))
+		return false;
 	for (int i = 0; i < row->nextremes; i++)
 		if (!try_lock(row->extreme_tables[i]))
 			return false;
@@ -215,6 +247,7 @@ weir_version_try_drop(int64 operator_id, int version)
 		weir_request_fail(weir_version_request(operator_id, version),
 						  ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "it was dropped meanwhile", "");
 	drop_relation(row->definition_view, "VIEW");
+	drop_relation(row->migration_view, "VIEW");
 	drop_relation(row->state_table, "TABLE");
 	for (int i = 0; i < row->nextremes; i++)
 		drop_relation(row->extreme_tables[i], "TABLE");

@@ -20,6 +20,8 @@ typedef struct WeirVersionRequest
 	const char *fingerprint;	/* that the strategy was chosen by; NULL: of the functions as they are now */
 	const char *strategy;
 	int			build_from;
+	const char *migration;		/* convert: as the user wrote it, and analysed; else NULL */
+	Query	   *migration_query;
 	Oid			owner;			/* may read the state, through the view */
 } WeirVersionRequest;
 

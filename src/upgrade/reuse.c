@@ -12,6 +12,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
+#include "operator/objection.h"
 #include "upgrade/reuse.h"
 
 int
@@ -34,6 +35,23 @@ weir_reuse_find_atom(const WeirDefinition *definition, const WeirAtom *atom)
 			return i;
 	}
 	return -1;
+}
+
+char *
+weir_reuse_atom_text(const WeirDefinition *definition, const WeirAtom *atom)
+{
+	static const char *const names[] = {
+		[WEIR_ATOM_COUNT] = "count",
+		[WEIR_ATOM_SUM] = "sum",
+		[WEIR_ATOM_MIN] = "min",
+		[WEIR_ATOM_MAX] = "max",
+	};
+	char	   *arg = atom->arg ? weir_deparse_for_people(definition->source, atom->arg) : "*";
+	/* An operator's expression comes in parentheses already. */
+	char	   *call = psprintf(atom->arg && IsA(atom->arg, OpExpr) ? "%s%s" : "%s(%s)", names[atom->kind], arg);
+
+	return atom->filter == NULL ? call :
+		psprintf("%s FILTER (WHERE %s)", call, weir_deparse_for_people(definition->source, atom->filter));
 }
 
 static void

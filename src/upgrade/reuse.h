@@ -12,6 +12,9 @@
 extern int	weir_reuse_find_key(const WeirDefinition *definition, const WeirKey *key);
 extern int	weir_reuse_find_atom(const WeirDefinition *definition, const WeirAtom *atom);
 
+/* For people: sum(t.v) FILTER (WHERE t.w). */
+extern char *weir_reuse_atom_text(const WeirDefinition *definition, const WeirAtom *atom);
+
 /*
  * Query texts for weir_state_build_read: delta rows of "next" from the state
  * tables of "previous". One for the state table, then one per extreme.

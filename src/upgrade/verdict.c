@@ -4,6 +4,8 @@
  * Pure: compares two analysed definitions, so that neither names nor layout of
  * the texts matter, and says for each aspect whether it is identical, can be
  * had from the old state (reuse), needs the source (backfill) or cannot be.
+ * Where it would need the source, a migration takes the source's place
+ * (convert): that it gives the right values is its author's word.
  * Runs in sessions, for weir.check_upgrade, which shows the aspects, and for
  * weir.start_upgrade, which acts on the same ones. The rules are one table;
  * none stops at the first thing that differs. Nothing is read but definitions
@@ -20,6 +22,7 @@
 
 #include "operator/fingerprint.h"
 #include "operator/objection.h"
+#include "upgrade/migration.h"
 #include "upgrade/reuse.h"
 #include "upgrade/verdict.h"
 
@@ -33,12 +36,20 @@ typedef struct Judgement
 	List	   *changed_functions;	/* with a body other than the old state was computed with */
 } Judgement;
 
+/* A migration gives what the source would have been read for. */
+static WeirVerdictKind
+with_migration(const Judgement *judgement, WeirVerdictKind kind)
+{
+	return kind == WEIR_VERDICT_BACKFILL && judgement->input->migration != NULL ? WEIR_VERDICT_CONVERT : kind;
+}
+
 /* One that counts for the whole; the first that needs the source is what a refused reuse names. */
 static void
 decide(Judgement *judgement, const char *name, WeirVerdictKind kind, char *reason, char *detail)
 {
 	WeirVerdict *verdict = judgement->verdict;
 
+	kind = with_migration(judgement, kind);
 	weir_verdict_add(verdict, pstrdup(name), kind, reason, detail);
 	verdict->kind = Max(verdict->kind, kind);
 	if (kind == WEIR_VERDICT_BACKFILL && verdict->obstacle == NULL)
@@ -51,17 +62,6 @@ decide_objection(Judgement *judgement, const char *name, const WeirObjection *ob
 	decide(judgement, name, WEIR_VERDICT_REFUSE, pstrdup(objection->message),
 		   weir_verdict_json("sqlstate", unpack_sql_state(objection->sqlstate),
 							 "detail", objection->detail, "hint", objection->hint, NULL));
-}
-
-WeirObjection *
-weir_verdict_migration_objection(void)
-{
-	WeirObjection *objection = palloc0(sizeof(WeirObjection));
-
-	objection->sqlstate = ERRCODE_FEATURE_NOT_SUPPORTED;
-	objection->message = pstrdup("conversion by a migration query is not supported yet");
-	objection->hint = pstrdup("Leave migration NULL; strategy backfill computes the state from the source.");
-	return objection;
 }
 
 /* ------------------------------------------------------------ rows and groups */
@@ -318,23 +318,6 @@ missing_atom(const Judgement *judgement, const WeirOutput *output)
 	return context.missing;
 }
 
-static char *
-atom_for_people(const WeirDefinition *definition, const WeirAtom *atom)
-{
-	static const char *const names[] = {
-		[WEIR_ATOM_COUNT] = "count",
-		[WEIR_ATOM_SUM] = "sum",
-		[WEIR_ATOM_MIN] = "min",
-		[WEIR_ATOM_MAX] = "max",
-	};
-	char	   *arg = atom->arg ? weir_deparse_for_people(definition->source, atom->arg) : "*";
-	/* An operator's expression comes in parentheses already. */
-	char	   *call = psprintf(atom->arg && IsA(atom->arg, OpExpr) ? "%s%s" : "%s(%s)", names[atom->kind], arg);
-
-	return atom->filter == NULL ? call :
-		psprintf("%s FILTER (WHERE %s)", call, weir_deparse_for_people(definition->source, atom->filter));
-}
-
 static const WeirObjection *
 find_objection(const Judgement *judgement, const char *column)
 {
@@ -375,7 +358,7 @@ describe_output(const Judgement *judgement, const WeirOutput *output, const Weir
 		appendStringInfoString(&reason, "new column");
 	if (missing != NULL)
 		appendStringInfo(&reason, "%sneeds %s, which is not kept", reason.len > 0 ? ", " : "",
-						 atom_for_people(judgement->next, missing));
+						 weir_reuse_atom_text(judgement->next, missing));
 	if (judgement->elsewhere != NULL)
 		appendStringInfo(&reason, "%s%s", reason.len > 0 ? ", " : "", judgement->elsewhere);
 	return reason.data;
@@ -405,7 +388,8 @@ judge_output(Judgement *judgement, const WeirOutput *output)
 						 pstrdup("the same expression over the same rows"), detail);
 	else
 		weir_verdict_add(verdict, output_aspect(name),
-						 missing != NULL || judgement->elsewhere != NULL ? WEIR_VERDICT_BACKFILL : WEIR_VERDICT_REUSE,
+						 missing != NULL || judgement->elsewhere != NULL ?
+						 with_migration(judgement, WEIR_VERDICT_BACKFILL) : WEIR_VERDICT_REUSE,
 						 describe_output(judgement, output, by_name, missing), detail);
 }
 
@@ -439,19 +423,26 @@ judge_hidden_state(Judgement *judgement, const char *aspect)
 {
 	const WeirDefinition *next = judgement->next;
 	const WeirDefinition *previous = judgement->previous;
+	const char **names = judgement->input->migration != NULL ? weir_migration_names(next) : NULL;
 
 	for (int i = 0; i < next->natoms; i++)
 	{
-		char	   *call = atom_for_people(next, &next->atoms[i]);
+		char	   *call = weir_reuse_atom_text(next, &next->atoms[i]);
 		bool		kept = weir_reuse_find_atom(previous, &next->atoms[i]) >= 0;
+		const char *column = names != NULL ? names[next->atoms[i].first_column] : NULL;
 
-		decide(judgement, psprintf("%s %s", aspect, call),
-			   kept ? WEIR_VERDICT_IDENTICAL : WEIR_VERDICT_BACKFILL,
-			   kept ? pstrdup("both keep it") : psprintf("the old version keeps nothing for %s", call), "{}");
+		if (column != NULL)
+			decide(judgement, psprintf("%s %s", aspect, call), WEIR_VERDICT_CONVERT,
+				   psprintf("given by column \"%s\" of the migration", column),
+				   weir_verdict_json("column", column, NULL));
+		else
+			decide(judgement, psprintf("%s %s", aspect, call),
+				   kept ? WEIR_VERDICT_IDENTICAL : WEIR_VERDICT_BACKFILL,
+				   kept ? pstrdup("both keep it") : psprintf("the old version keeps nothing for %s", call), "{}");
 	}
 	for (int i = 0; i < previous->natoms; i++)
 		if (weir_reuse_find_atom(next, &previous->atoms[i]) < 0)
-			decide(judgement, psprintf("%s %s", aspect, atom_for_people(previous, &previous->atoms[i])),
+			decide(judgement, psprintf("%s %s", aspect, weir_reuse_atom_text(previous, &previous->atoms[i])),
 				   WEIR_VERDICT_REUSE, pstrdup("not kept any more"), "{}");
 }
 
@@ -565,6 +556,7 @@ weir_verdict_judge(const WeirVerdictInput *input)
 	}
 	if (input->next == NULL)
 		return verdict;
+	verdict->converts = input->migration != NULL;
 	if (input->previous == NULL)
 	{
 		verdict->kind = WEIR_VERDICT_BACKFILL;
@@ -580,6 +572,8 @@ weir_verdict_judge(const WeirVerdictInput *input)
 const char *
 weir_verdict_choose(const WeirVerdict *verdict, const char *asked)
 {
+	if (verdict->converts)
+		return "convert";
 	if (strcmp(asked, "backfill") == 0 || strcmp(asked, "fresh") == 0)
 		return asked;
 	if (verdict->obstacle == NULL)

@@ -14,7 +14,7 @@ typedef enum WeirVerdictKind
 {
 	WEIR_VERDICT_IDENTICAL,
 	WEIR_VERDICT_REUSE,			/* from the old state */
-	WEIR_VERDICT_CONVERT,		/* from the old state by a migration: refused still */
+	WEIR_VERDICT_CONVERT,		/* from the old state by a migration */
 	WEIR_VERDICT_BACKFILL,		/* from the source */
 	WEIR_VERDICT_REFUSE
 } WeirVerdictKind;
@@ -37,6 +37,7 @@ typedef struct WeirVerdict
 	List	   *same_columns;	/* output columns that mean the same in both: char * */
 	List	   *other_columns;	/* those of the new definition that do not */
 	WeirObjection *retention;	/* what stands against a backfill that nobody asked for, or NULL */
+	bool		converts;		/* a migration was given */
 	bool		same_groups;	/* over the same rows: the new state has as many rows as the old one */
 } WeirVerdict;
 
@@ -47,6 +48,7 @@ typedef struct WeirVerdictInput
 	const WeirDefinition *previous; /* NULL: a rebuild or repair, nothing is compared */
 	const WeirVersion *serving;
 	bool		covers_source;	/* the old state has all rows of the source */
+	const char *migration;		/* or NULL; what speaks against it is among the objections */
 	List	   *objections;		/* WeirObjection */
 	List	   *objection_aspects;	/* char *, the aspect that each is about */
 } WeirVerdictInput;
@@ -56,7 +58,7 @@ extern WeirVerdict *weir_verdict_judge(const WeirVerdictInput *input);
 
 /*
  * The strategy that it comes to: the one asked for, or for "auto" the cheapest
- * correct one. Raises 22023 for a reuse that cannot be, 55000 when "auto" must
+ * correct one; with a migration always "convert". Raises 22023 for a reuse that cannot be, 55000 when "auto" must
  * not choose.
  */
 extern const char *weir_verdict_choose(const WeirVerdict *verdict, const char *asked);
@@ -68,9 +70,6 @@ extern const char *weir_verdict_choose(const WeirVerdict *verdict, const char *a
  */
 extern void weir_verdict_add_cost(WeirVerdict *verdict, const WeirVerdictInput *input,
 								  const char *asked, const char *chosen);
-
-/* Conversion by a migration query is not there yet: what start_upgrade raises and check_upgrade tells. */
-extern WeirObjection *weir_verdict_migration_objection(void);
 
 /* Appends one; for the rows above. Strings are kept. */
 extern void weir_verdict_add(WeirVerdict *verdict, char *name, WeirVerdictKind kind, char *reason, char *detail);

@@ -158,7 +158,7 @@ add_strategy(WeirVerdict *verdict, const WeirVerdictInput *input, WeirVerdictKin
 {
 	/* Rows that started from something else cannot agree. */
 	bool		compares = chosen != NULL && strcmp(chosen, "fresh") != 0 &&
-		(input->covers_source || strcmp(chosen, "reuse") == 0);
+		(input->covers_source || strcmp(chosen, "backfill") != 0);
 	char	   *detail = weir_verdict_json("strategy", chosen, "asked", asked,
 										   "=compare", weir_verdict_json_list(compares ? verdict->same_columns : NIL),
 										   "=not_compared", weir_verdict_json_list(verdict->other_columns), NULL);
@@ -172,6 +172,8 @@ add_strategy(WeirVerdict *verdict, const WeirVerdictInput *input, WeirVerdictKin
 		reason = psprintf("%d objection%s to be met first", objections, objections == 1 ? " is" : "s are");
 	else if (strcmp(asked, "auto") != 0)
 		reason = psprintf("%s was asked for", chosen);
+	else if (verdict->converts)
+		reason = pstrdup("convert: the new state is what the migration makes of the old one, the table is not read");
 	else if (verdict->obstacle == NULL)
 		reason = pstrdup("reuse: the new state is derived from the old one, the table is not read");
 	else
@@ -187,7 +189,8 @@ add_build(WeirVerdict *verdict, const WeirVerdictInput *input, WeirVerdictKind k
 	bool		reads_source = strcmp(chosen, "backfill") == 0;
 	Extent		build = {0, 0};
 
-	if (strcmp(chosen, "reuse") == 0 || verdict->same_groups)
+	/* A migration mostly keeps groups or merges them. */
+	if (!reads_source || verdict->same_groups)
 		build = state;
 	else
 	{
@@ -199,7 +202,7 @@ add_build(WeirVerdict *verdict, const WeirVerdictInput *input, WeirVerdictKind k
 		build = (Extent) {0, 0};
 	weir_verdict_add(verdict, pstrdup("rows and bytes to build"), kind,
 					 psprintf("estimate: %s%s rows in " INT64_FORMAT " bytes are written, %s rows in " INT64_FORMAT " bytes are read",
-							  verdict->same_groups || !reads_source ? "" : "at most ", rows_for_people(build), build.bytes,
+							  verdict->same_groups || (!reads_source && !verdict->converts) ? "" : "at most ", rows_for_people(build), build.bytes,
 							  rows_for_people(reads_source ? source : build), reads_source ? source.bytes : build.bytes),
 					 weir_verdict_json("=estimate", "true", "=rows", number_json(build.rows), "=bytes", number_json(build.bytes),
 									   "=rows_read", number_json(reads_source ? source.rows : build.rows),
@@ -221,7 +224,8 @@ void
 weir_verdict_add_cost(WeirVerdict *verdict, const WeirVerdictInput *input, const char *asked, const char *chosen)
 {
 	WeirVerdictKind kind = chosen == NULL ? WEIR_VERDICT_REFUSE :
-		strcmp(chosen, "reuse") == 0 ? Max(verdict->kind, WEIR_VERDICT_REUSE) : WEIR_VERDICT_BACKFILL;
+		strcmp(chosen, "reuse") == 0 ? Max(verdict->kind, WEIR_VERDICT_REUSE) :
+		strcmp(chosen, "convert") == 0 ? WEIR_VERDICT_CONVERT : WEIR_VERDICT_BACKFILL;
 
 	add_strategy(verdict, input, kind, asked, chosen);
 	if (chosen != NULL)

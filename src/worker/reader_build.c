@@ -11,9 +11,9 @@
  * Killed anywhere before 4 commits: everything starts over, from a new slot
  * and an emptied table; nothing half-done is kept and nobody saw it.
  *
- * Snapshots: backfill uses the one that creating the slot exports; reuse
- * copies the main reader's slot first and then reads the old version's state
- * and its position in one snapshot, so the copy can never start too late.
+ * Snapshots: backfill uses the one that creating the slot exports; reuse and
+ * convert copy the main reader's slot first and then read the old version's
+ * state and its position in one snapshot, so the copy can never start too late.
  */
 #include "postgres.h"
 
@@ -31,6 +31,7 @@
 #include "catalog/ledger_catalog.h"
 #include "catalog/operator_catalog.h"
 #include "operator/owner_scope.h"
+#include "upgrade/migration.h"
 #include "upgrade/reuse.h"
 #include "weir_errors.h"
 #include "weir_guc.h"
@@ -42,10 +43,23 @@ typedef struct BuildPlan
 	WeirLoadedVersion *loaded;
 	WeirVersion *version;
 	WeirSetMember member;
-	char		main_slot[NAMEDATALEN]; /* reuse: what to copy */
+	char		main_slot[NAMEDATALEN]; /* reuse, convert: what to copy */
 	int64		main_reader_id;
 	const char **queries;
+	List	   *functions;		/* convert: that the query may call */
 } BuildPlan;
+
+static bool
+converts(const BuildPlan *plan)
+{
+	return strcmp(plan->version->strategy, "convert") == 0;
+}
+
+static bool
+takes_old_state(const BuildPlan *plan)
+{
+	return converts(plan) || strcmp(plan->version->strategy, "reuse") == 0;
+}
 
 /* Rows computed from the source itself; "fresh" asks for the same rows, but none of them. */
 static const char **
@@ -62,13 +76,56 @@ source_queries(const WeirDefinition *definition, bool fresh)
 	return queries;
 }
 
-/* The version to build, loaded, with the texts that compute its rows. False: it is not wanted any more. */
+/* Texts that derive the rows from the old version's state, and whom to follow from there on. */
+static void
+plan_from_old_state(WeirReader *reader, BuildPlan *plan)
+{
+	WeirReaderRow *main_row;
+
+	if (converts(plan))
+	{
+		plan->queries = weir_migration_queries(plan->loaded->definition, plan->version);
+		plan->functions = weir_migration_functions(plan->version);
+	}
+	else
+	{
+		WeirVersion *previous = weir_version_get(plan->member.operator_id, plan->version->build_from);
+		WeirDefinition *definition;
+
+		MemoryContextSwitchTo(plan->loaded->context);
+		definition = weir_version_definition(previous);
+		plan->queries = weir_reuse_queries(plan->loaded->definition, definition, previous);
+	}
+	main_row = weir_reader_get_main(reader->stream_id);
+	if (main_row == NULL || main_row->slot_name == NULL || main_row->status != WEIR_READER_RUNNING)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("stream has no running main reader to copy from"),
+				 errhint("SELECT * FROM weir.readers;")));
+	strlcpy(plan->main_slot, main_row->slot_name, NAMEDATALEN);
+	plan->main_reader_id = main_row->reader_id;
+}
+
+/* The texts that compute the rows. */
+static void
+plan_queries(WeirReader *reader, BuildPlan *plan)
+{
+	weir_worker_begin();
+	MemoryContextSwitchTo(plan->loaded->context);
+	if (takes_old_state(plan))
+		plan_from_old_state(reader, plan);
+	else
+		plan->queries = source_queries(plan->loaded->definition,
+									   strcmp(plan->version->strategy, "fresh") == 0);
+	weir_worker_commit();
+}
+
+/* The version to build, loaded. False: it is not wanted any more. */
 static bool
 plan_build(WeirReader *reader, BuildPlan *plan)
 {
 	MemoryContext old = CurrentMemoryContext;
 	WeirSetMember *member;
-	WeirReaderRow *main_row;
 	List	   *members;
 
 	weir_worker_begin();
@@ -89,27 +146,6 @@ plan_build(WeirReader *reader, BuildPlan *plan)
 	}
 	MemoryContextSwitchTo(plan->loaded->context);
 	plan->version = weir_version_get(member->operator_id, member->version);
-	MemoryContextSwitchTo(plan->loaded->context);
-	if (strcmp(plan->version->strategy, "reuse") != 0)
-		plan->queries = source_queries(plan->loaded->definition,
-									   strcmp(plan->version->strategy, "fresh") == 0);
-	else
-	{
-		WeirVersion *previous = weir_version_get(member->operator_id, plan->version->build_from);
-		WeirDefinition *definition;
-
-		MemoryContextSwitchTo(plan->loaded->context);
-		definition = weir_version_definition(previous);
-		plan->queries = weir_reuse_queries(plan->loaded->definition, definition, previous);
-		main_row = weir_reader_get_main(reader->stream_id);
-		if (main_row == NULL || main_row->slot_name == NULL || main_row->status != WEIR_READER_RUNNING)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("stream has no running main reader to copy from"),
-					 errhint("SELECT * FROM weir.readers;")));
-		strlcpy(plan->main_slot, main_row->slot_name, NAMEDATALEN);
-		plan->main_reader_id = main_row->reader_id;
-	}
 	MemoryContextSwitchTo(old);
 	weir_worker_commit();
 	return true;
@@ -125,6 +161,7 @@ start_over(WeirReader *reader, BuildPlan *plan)
 	weir_worker_begin();
 	weir_reader_set_slot(reader->reader_id, WEIR_READER_BUILDING, reader->slot_name);
 	weir_state_build_clear(plan->loaded->state);
+	weir_version_run_progress(plan->member.operator_id, plan->member.version, -1, -1);
 	weir_worker_commit();
 	WEIR_CRASH_POINT("build-intent");
 }
@@ -170,7 +207,7 @@ read_at_new_slot(WeirReader *reader, BuildPlan *plan, XLogRecPtr *lsn)
 	WEIR_CRASH_POINT("build-slot-created");
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
-	build = weir_state_build_read(plan->loaded->state, plan->queries);
+	build = weir_state_build_read(plan->loaded->state, plan->queries, NIL);
 	check_source_was_whole(plan);
 	SPI_finish();
 	PopActiveSnapshot();
@@ -210,7 +247,9 @@ read_old_version(WeirReader *reader, BuildPlan *plan, XLogRecPtr *lsn)
 	if (copied > *lsn)
 		elog(ERROR, "copied slot is at %X/%X, past the position %X/%X of the state",
 			 LSN_FORMAT_ARGS(copied), LSN_FORMAT_ARGS(*lsn));
-	build = weir_state_build_read(plan->loaded->state, plan->queries);
+	build = weir_state_build_read(plan->loaded->state, plan->queries, plan->functions);
+	if (converts(plan))
+		weir_state_build_check(build, weir_migration_names(plan->loaded->definition));
 	SPI_finish();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -268,8 +307,9 @@ build_or_throw(WeirReader *reader, BuildPlan *plan)
 	WeirStateBuild *build;
 	XLogRecPtr	lsn;
 
+	plan_queries(reader, plan);
 	start_over(reader, plan);
-	if (strcmp(plan->version->strategy, "reuse") == 0)
+	if (takes_old_state(plan))
 		build = read_old_version(reader, plan, &lsn);
 	else
 		build = read_at_new_slot(reader, plan, &lsn);
