@@ -105,6 +105,7 @@ CREATE TABLE weir_internal.upgrade (
     drift_missing bigint,
     drift_extra bigint,
     drift_lsn pg_lsn,
+    drift_at timestamptz,
     shift_lsn pg_lsn,
     rollback_possible boolean NOT NULL DEFAULT true,
     rollback_obstacle text,
@@ -115,6 +116,23 @@ CREATE TABLE weir_internal.upgrade (
 );
 CREATE UNIQUE INDEX upgrade_one_not_ended_per_operator ON weir_internal.upgrade (operator_id)
     WHERE phase NOT IN ('finalized', 'rolled_back');
+
+-- What the gates were read as last, and what they are measured from.
+CREATE TABLE weir_internal.gate (
+    upgrade_id bigint PRIMARY KEY,
+    start timestamptz NOT NULL,         -- of the phase or step that is judged, with both versions in lockstep
+    waiting_since timestamptz,          -- from here the deadline counts; NULL: from the next look
+    rows bigint NOT NULL,               -- counters at the start: of the new version,
+    apply_us bigint NOT NULL,
+    old_rows bigint NOT NULL,           -- and of the old one
+    old_apply_us bigint NOT NULL,
+    ready_since timestamptz,            -- nothing but the comparison is missing for the step; older comparisons do not count
+    readings jsonb NOT NULL DEFAULT '[]',
+    read_at timestamptz,
+    signature text,                     -- which gates did not pass, since when, and at the last entry in the ledger
+    signature_since timestamptz,
+    in_ledger text
+) WITH (fillfactor = 50);
 
 CREATE TABLE weir_internal.compatibility (
     upgrade_id bigint NOT NULL,
@@ -540,20 +558,22 @@ CREATE VIEW weir.upgrades AS
 SELECT u.upgrade_id, o.view_oid::regclass AS operator, u.from_version, u.to_version, u.strategy, u.phase,
     u.phase_since, r.rows_total, r.rows_written,
     CASE WHEN r.rows_total > 0 THEN round(100.0 * r.rows_written / r.rows_total, 1) END AS built_percent,
-    rd.lag_bytes, u.compare_columns, u.drift_missing, u.drift_extra, u.drift_lsn, u.shift_lsn,
+    rd.lag_bytes, u.compare_columns, u.drift_missing, u.drift_extra, u.drift_lsn, u.gates,
+    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN g.readings END AS gate_readings, g.read_at AS gates_read_at, u.shift_lsn,
     u.auto_advance, u.paused, u.safe_window, u.observing_until,
     u.rollback_possible AND (u.phase <> 'observing' OR coalesce(old.status = 'live', false)) AS rollback_possible,
     CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN
         CASE WHEN u.rollback_obstacle IS NULL AND u.phase = 'observing' AND old.status <> 'live'
              THEN format('version %s is %s', old.version, old.status) || coalesce(' since ' || old.error_lsn, '') || coalesce(': ' || old.message, '')
              ELSE u.rollback_obstacle END END AS rollback_obstacle,
-    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN u.reason END AS reason,
+    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN u.reason END AS reason, r.sqlstate, r.error_lsn,
     u.started_at, u.started_by, u.ended_at
 FROM weir_internal.upgrade u
 JOIN weir_internal.operator o USING (operator_id)
 LEFT JOIN weir_internal.version_run r ON r.operator_id = u.operator_id AND r.version = u.to_version
 LEFT JOIN weir_internal.version_run old ON old.operator_id = u.operator_id AND old.version = u.from_version
 LEFT JOIN weir.readers rd ON rd.reader_id = r.reader_id AND u.ended_at IS NULL
+LEFT JOIN weir_internal.gate g ON g.upgrade_id = u.upgrade_id
 WHERE NOT o.dropped;
 COMMENT ON VIEW weir.upgrades IS 'Upgrades, under way and ended.';
 COMMENT ON COLUMN weir.upgrades.upgrade_id IS 'Number of the upgrade.';
@@ -571,6 +591,9 @@ COMMENT ON COLUMN weir.upgrades.compare_columns IS 'Output columns on which the 
 COMMENT ON COLUMN weir.upgrades.drift_missing IS 'Rows of the old version that the new one lacked.';
 COMMENT ON COLUMN weir.upgrades.drift_extra IS 'Rows of the new version that the old one lacked.';
 COMMENT ON COLUMN weir.upgrades.drift_lsn IS 'Position at which they were compared.';
+COMMENT ON COLUMN weir.upgrades.gates IS 'Limits of its gates, with the defaults that held when it was started.';
+COMMENT ON COLUMN weir.upgrades.gate_readings IS 'What the gates were read as last: outcome, limit and measured value of each (owner and monitors only).';
+COMMENT ON COLUMN weir.upgrades.gates_read_at IS 'When.';
 COMMENT ON COLUMN weir.upgrades.shift_lsn IS 'Position at which the new version began to serve.';
 COMMENT ON COLUMN weir.upgrades.auto_advance IS 'Whether steps are taken without weir.advance_upgrade.';
 COMMENT ON COLUMN weir.upgrades.paused IS 'Whether it was told to stay in its phase: weir.resume_upgrade.';
@@ -579,6 +602,8 @@ COMMENT ON COLUMN weir.upgrades.observing_until IS 'End of the safe window.';
 COMMENT ON COLUMN weir.upgrades.rollback_possible IS 'Whether weir.rollback_upgrade restores the old version in one transaction, now.';
 COMMENT ON COLUMN weir.upgrades.rollback_obstacle IS 'Why it does not (owner and monitors only).';
 COMMENT ON COLUMN weir.upgrades.reason IS 'Why it ended or waits (owner and monitors only).';
+COMMENT ON COLUMN weir.upgrades.sqlstate IS 'SQLSTATE of the error that stopped the new version.';
+COMMENT ON COLUMN weir.upgrades.error_lsn IS 'Position at which it stopped.';
 COMMENT ON COLUMN weir.upgrades.started_at IS 'When it was started.';
 COMMENT ON COLUMN weir.upgrades.started_by IS 'Role that started it.';
 COMMENT ON COLUMN weir.upgrades.ended_at IS 'When it was finalized or rolled back.';
@@ -607,7 +632,9 @@ COMMENT ON COLUMN weir.compatibility.recorded_at IS 'When the upgrade was starte
 CREATE VIEW weir.ledger AS
 SELECT l.ledger_id, l.recorded_at, l.operator, l.operator_id, l.upgrade_id, l.event, l.from_phase, l.to_phase,
     l.from_version, l.to_version, l.lsn, l.actor,
-    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN l.reason END AS reason, l.detail, l.sequence,
+    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN l.reason END AS reason,
+    -- Of gates it has the owner's queries and their errors.
+    CASE WHEN l.event <> 'gate' OR weir_internal.may_see_errors(o.view_oid) THEN l.detail END AS detail, l.sequence,
     -- The other columns being known, a hash would confirm a guess at the reason.
     CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN l.previous_hash END AS previous_hash,
     CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN l.hash END AS hash
@@ -619,7 +646,7 @@ COMMENT ON COLUMN weir.ledger.recorded_at IS 'When it was recorded.';
 COMMENT ON COLUMN weir.ledger.operator IS 'Name of the operator at that time.';
 COMMENT ON COLUMN weir.ledger.operator_id IS 'Number of the operator.';
 COMMENT ON COLUMN weir.ledger.upgrade_id IS 'Upgrade it belongs to, if any.';
-COMMENT ON COLUMN weir.ledger.event IS 'create, drop, pause, resume, stop, lost, phase, pause_upgrade, resume_upgrade or rollback_impossible.';
+COMMENT ON COLUMN weir.ledger.event IS 'create, drop, pause, resume, stop, lost, phase, gate, pause_upgrade, resume_upgrade or rollback_impossible.';
 COMMENT ON COLUMN weir.ledger.from_phase IS 'Phase before.';
 COMMENT ON COLUMN weir.ledger.to_phase IS 'Phase after.';
 COMMENT ON COLUMN weir.ledger.from_version IS 'Version before.';
@@ -627,7 +654,7 @@ COMMENT ON COLUMN weir.ledger.to_version IS 'Version after.';
 COMMENT ON COLUMN weir.ledger.lsn IS 'Position it refers to.';
 COMMENT ON COLUMN weir.ledger.actor IS 'Role that decided; for pg_weir''s own decisions the workers'' role.';
 COMMENT ON COLUMN weir.ledger.reason IS 'Why (owner and monitors only).';
-COMMENT ON COLUMN weir.ledger.detail IS 'Measured values that the decision was based on.';
+COMMENT ON COLUMN weir.ledger.detail IS 'Measured values that the decision was based on (those of gates: owner and monitors only).';
 COMMENT ON COLUMN weir.ledger.sequence IS 'Place in the operator''s chain, from 1 without gaps; NULL for a moment after a worker''s entry.';
 COMMENT ON COLUMN weir.ledger.previous_hash IS 'Hash of the operator''s entry before (owner and monitors only).';
 COMMENT ON COLUMN weir.ledger.hash IS 'SHA-256 of this entry with previous_hash (owner and monitors only).';

@@ -106,7 +106,7 @@ CREATE FUNCTION why(operator regclass) RETURNS text LANGUAGE sql AS $$
     SELECT format('%s, %s: %s. DETAIL: %s', u.phase, v.sqlstate, u.reason, v.detail) FROM weir.upgrades u JOIN weir.versions v ON v.operator = u.operator AND v.version = u.to_version
     WHERE u.operator = why.operator ORDER BY u.upgrade_id DESC LIMIT 1 $$;
 CREATE PROCEDURE start(migration text, definition text DEFAULT 'SELECT region, count(*) AS n, sum(amount) AS total FROM sales GROUP BY region') LANGUAGE plpgsql AS $$ BEGIN
-    PERFORM weir.start_upgrade('by_shop', definition, migration => migration);
+    PERFORM weir.start_upgrade('by_shop', definition, migration => migration, gates => '{"observe": "0 s"}');
 END $$;
 CALL start('SELECT region, n, total, _weir_c2 FROM old');
 SELECT weir.wait_for_upgrade('by_shop', 'rolled_back') \g /dev/null
@@ -148,7 +148,7 @@ CALL await($$SELECT convert.relations('by_shop') = 'by_shop_v1, by_shop_v1_defin
 SELECT from_version, to_version, strategy, notes FROM weir.start_upgrade('by_shop', :'by_region', $$
     SELECT region, sum(n)::bigint AS n, sum(total)::bigint AS total, sum(_weir_c2)::bigint AS _weir_c2, sum(_weir_s3) AS _weir_s3, sum(_weir_c4)::bigint AS _weir_c4,
         sum(_weir_s3_nan)::bigint AS _weir_s3_nan, sum(_weir_c5)::bigint AS _weir_c5, sum(_weir_c6)::bigint AS _weir_c6 -- more could be said
-    FROM old GROUP BY region$$, auto_advance => false);
+    FROM old GROUP BY region$$, auto_advance => false, gates => '{"observe": "0 s"}');
 CALL change();
 SELECT weir.wait_for_upgrade('by_shop', 'validating');
 SELECT relations('by_shop');
@@ -165,7 +165,7 @@ SELECT serving_version FROM weir.rollback_upgrade('by_shop');
 SELECT compare('by_shop', 'region, shop, n, total, any_paid', 'SELECT region, shop, count(*), sum(amount), bool_or(paid) FROM sales GROUP BY region, shop');
 SELECT weir.start_upgrade('by_shop', :'by_region', $$
     SELECT region, sum(n)::bigint AS n, sum(total)::bigint AS total, sum(_weir_c2)::bigint AS _weir_c2, sum(_weir_s3) AS _weir_s3, sum(_weir_c4)::bigint AS _weir_c4,
-        sum(_weir_c5)::bigint AS _weir_c5, sum(_weir_c6)::bigint AS _weir_c6 FROM old GROUP BY region$$) \g /dev/null
+        sum(_weir_c5)::bigint AS _weir_c5, sum(_weir_c6)::bigint AS _weir_c6 FROM old GROUP BY region$$, gates => '{"observe": "0 s"}') \g /dev/null
 SELECT weir.wait_for_upgrade('by_shop', 'observing');
 SELECT weir.finalize_upgrade('by_shop');
 -- the migration reads the old state: it goes first
@@ -179,18 +179,18 @@ SELECT aspect, verdict, reason FROM weir.compatibility WHERE operator = 'by_shop
 
 -- the same key: what means the same is compared -----------------------------------------------------
 SELECT strategy, notes FROM weir.start_upgrade('by_shop', 'SELECT region, count(*) AS n, sum(amount) AS total, count(price) AS priced FROM sales GROUP BY region',
-    'SELECT region, n, total, _weir_c2, _weir_c4 AS priced FROM old');
+    'SELECT region, n, total, _weir_c2, _weir_c4 AS priced FROM old', gates => '{"observe": "0 s"}');
 CALL change();
 SELECT weir.wait_for_upgrade('by_shop', 'observing');
 SELECT compare('by_shop', 'region, n, total, priced', 'SELECT region, count(*), sum(amount), count(price) FROM sales GROUP BY region');
 SELECT weir.finalize_upgrade('by_shop');
 -- one that does not give what it should drifts, and is found before anybody sees it
-SELECT weir.start_upgrade('by_shop', 'SELECT region, count(*) AS n, sum(amount) AS total FROM sales GROUP BY region', 'SELECT region, n, total + 1 AS total, _weir_c2 FROM old') \g /dev/null
+SELECT weir.start_upgrade('by_shop', 'SELECT region, count(*) AS n, sum(amount) AS total FROM sales GROUP BY region', 'SELECT region, n, total + 1 AS total, _weir_c2 FROM old', gates => '{"observe": "0 s"}') \g /dev/null
 SELECT weir.wait_for_upgrade('by_shop', 'rolled_back');
 SELECT phase, reason, compare_columns FROM weir.upgrades WHERE operator = 'by_shop'::regclass ORDER BY upgrade_id DESC LIMIT 1;
 
 -- no key, another filter, another table: its author's word ---------------------------------------------
-SELECT strategy FROM weir.start_upgrade('by_shop', 'SELECT count(*) AS n, sum(total.amount) AS total FROM moved AS total', 'SELECT coalesce(sum(n), 0)::bigint AS n, sum(total)::bigint AS total, coalesce(sum(_weir_c2), 0)::bigint AS _weir_c2 FROM old');
+SELECT strategy FROM weir.start_upgrade('by_shop', 'SELECT count(*) AS n, sum(total.amount) AS total FROM moved AS total', 'SELECT coalesce(sum(n), 0)::bigint AS n, sum(total)::bigint AS total, coalesce(sum(_weir_c2), 0)::bigint AS _weir_c2 FROM old', gates => '{"observe": "0 s"}');
 SELECT weir.wait_for_upgrade('by_shop', 'observing');
 INSERT INTO moved SELECT id, region, shop, amount FROM sales WHERE id > 290;
 DELETE FROM moved WHERE id = 295;
@@ -205,13 +205,13 @@ SELECT operator FROM weir.create_operator('weighed', 'SELECT k, g, count(*) AS n
 SELECT weir.wait_for('weighed') IS NOT NULL;
 \set by_g 'SELECT g, count(*) AS n, sum(w) AS total, avg(w) AS mean FROM weights GROUP BY g'
 SELECT attempt(format('SELECT weir.start_upgrade(''weighed'', %L, %L)', :'by_g', 'SELECT g, sum(n)::bigint AS n, sum(_weir_s1) AS total, sum(_weir_c2)::bigint AS _weir_c2 FROM old GROUP BY g'));
-SELECT weir.start_upgrade('weighed', :'by_g', 'SELECT g, sum(n)::bigint AS n, sum(_weir_s1) AS total, sum(n) AS _weir_s1_scales, sum(_weir_c2)::bigint AS _weir_c2 FROM old GROUP BY g') \g /dev/null
+SELECT weir.start_upgrade('weighed', :'by_g', 'SELECT g, sum(n)::bigint AS n, sum(_weir_s1) AS total, sum(n) AS _weir_s1_scales, sum(_weir_c2)::bigint AS _weir_c2 FROM old GROUP BY g', gates => '{"observe": "0 s"}') \g /dev/null
 SELECT weir.wait_for_upgrade('weighed', 'rolled_back');
 SELECT why('weighed');
-SELECT weir.start_upgrade('weighed', :'by_g', 'SELECT g, sum(n)::bigint AS n, sum(_weir_s1) AS total, max(_weir_s1_scales) AS _weir_s1_scales, sum(_weir_c2)::bigint AS _weir_c2 FROM old GROUP BY g') \g /dev/null
+SELECT weir.start_upgrade('weighed', :'by_g', 'SELECT g, sum(n)::bigint AS n, sum(_weir_s1) AS total, max(_weir_s1_scales) AS _weir_s1_scales, sum(_weir_c2)::bigint AS _weir_c2 FROM old GROUP BY g', gates => '{"observe": "0 s"}') \g /dev/null
 SELECT weir.wait_for_upgrade('weighed', 'rolled_back');
 SELECT why('weighed');
-SELECT strategy FROM weir.start_upgrade('weighed', :'by_g', 'SELECT g, sum(n)::bigint AS n, sum(_weir_s1) AS total, sum(_weir_s1_scales) AS _weir_s1_scales, sum(_weir_c2)::bigint AS _weir_c2 FROM old GROUP BY g');
+SELECT strategy FROM weir.start_upgrade('weighed', :'by_g', 'SELECT g, sum(n)::bigint AS n, sum(_weir_s1) AS total, sum(_weir_s1_scales) AS _weir_s1_scales, sum(_weir_c2)::bigint AS _weir_c2 FROM old GROUP BY g', gates => '{"observe": "0 s"}');
 SELECT weir.wait_for_upgrade('weighed', 'observing');
 SELECT compare('weighed', 'g, n, total::text, mean::text', 'SELECT g, count(*), sum(w)::text, avg(w)::text FROM weights GROUP BY g');
 DELETE FROM weights WHERE scale(w) > 3;

@@ -87,10 +87,10 @@ DELETE FROM places WHERE scale(n) > 5;
 SELECT compare('means'), compare('mean_of_all');
 -- a version that computes it all anew agrees with one that has seen it come and go, and so does one made from its state
 SELECT missing, extra FROM weir.verify('means');
-SELECT strategy FROM weir.start_upgrade('means', (SELECT replace(definition, ' FROM places', ', min(n) AS lowest FROM places') FROM weir.versions WHERE operator = 'means'::regclass));
+SELECT strategy FROM weir.start_upgrade('means', (SELECT replace(definition, ' FROM places', ', min(n) AS lowest FROM places') FROM weir.versions WHERE operator = 'means'::regclass), gates => '{"observe": "0 s"}');
 SELECT weir.wait_for_upgrade('means', 'observing');
 SELECT compare('means');
-SELECT strategy FROM weir.start_upgrade('totals_only', 'SELECT k, sum(n) AS total, avg(n) AS mean, sum(n)::text AS shown FROM places GROUP BY k');
+SELECT strategy FROM weir.start_upgrade('totals_only', 'SELECT k, sum(n) AS total, avg(n) AS mean, sum(n)::text AS shown FROM places GROUP BY k', gates => '{"observe": "0 s"}');
 SELECT weir.wait_for_upgrade('totals_only', 'observing');
 INSERT INTO places (id, k, n) VALUES (301, 1, 1e-12), (302, 2, 1.0000000);
 SELECT weir.wait_for('totals_only') IS NOT NULL;

@@ -66,7 +66,7 @@ SELECT status, message, hint FROM weir.operators WHERE operator = 'op'::regclass
 SELECT status, stop_cause, sqlstate FROM weir.versions WHERE operator = 'op'::regclass;
 SELECT count(*) FROM (SELECT * FROM op EXCEPT ALL SELECT * FROM at_pause) x;
 SELECT attempt($$SELECT weir.wait_for('op')$$);
-SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT k, count(*) AS n, sum(v) AS total, max(v) AS highest, min(v) AS lowest FROM t GROUP BY k')$$);
+SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT k, count(*) AS n, sum(v) AS total, max(v) AS highest, min(v) AS lowest FROM t GROUP BY k', gates => '{"observe": "0 s"}')$$);
 -- its place: a slot of its own, before the change
 CALL await($$SELECT count(*) = 1 FROM weir.readers r JOIN pg_replication_slots s USING (slot_name) WHERE kind = 'stopped' AND versions = '{"op v1"}' AND s.confirmed_flush_lsn <= r.processed_lsn$$);
 INSERT INTO t SELECT i, i % 7, i FROM generate_series(201, 300) i;

@@ -33,7 +33,7 @@ BEGIN
 END $$;
 -- The coordinator has looked at every upgrade since: it takes several turns for one that comes later.
 CREATE PROCEDURE let_it_look() LANGUAGE plpgsql AS $$ BEGIN
-    PERFORM weir.start_upgrade('pause_upgrade.other', 'SELECT count(*) AS n, 1 AS one FROM pause_upgrade.sales');
+    PERFORM weir.start_upgrade('pause_upgrade.other', 'SELECT count(*) AS n, 1 AS one FROM pause_upgrade.sales', gates => '{"observe": "0 s"}');
     COMMIT;
     PERFORM weir.wait_for_upgrade('pause_upgrade.other', 'observing');
     PERFORM weir.rollback_upgrade('pause_upgrade.other');
@@ -56,7 +56,7 @@ SELECT attempt($$SELECT weir.pause_upgrade(NULL)$$);
 
 -- from the transaction that starts it: the version is built, the phase stays ---------------------
 BEGIN;
-SELECT to_version FROM weir.start_upgrade('op', 'SELECT shop, count(*) AS n, sum(amount) AS total FROM sales GROUP BY shop');
+SELECT to_version FROM weir.start_upgrade('op', 'SELECT shop, count(*) AS n, sum(amount) AS total FROM sales GROUP BY shop', gates => '{"observe": "0 s"}');
 SELECT weir.pause_upgrade('op');
 COMMIT;
 CALL await($$SELECT status = 'live' FROM weir.versions WHERE operator = 'op'::regclass AND version = 2$$);
@@ -87,12 +87,12 @@ SELECT look();
 SELECT attempt($$SELECT weir.resume_upgrade('op')$$);
 
 -- finalized by hand ---------------------------------------------------------------------------------------
-SELECT to_version FROM weir.start_upgrade('op', 'SELECT shop, count(*) AS n, sum(amount) AS total FROM sales GROUP BY shop');
+SELECT to_version FROM weir.start_upgrade('op', 'SELECT shop, count(*) AS n, sum(amount) AS total FROM sales GROUP BY shop', gates => '{"observe": "0 s"}');
 SELECT weir.wait_for_upgrade('op', 'observing');
 SELECT weir.pause_upgrade('op');
 SELECT weir.finalize_upgrade('op');
 SELECT look();
-SELECT to_version FROM weir.start_upgrade('op', 'SELECT shop, count(*) AS n, sum(amount) AS total, max(10 / (amount - 77)) AS m FROM sales GROUP BY shop', auto_advance => false);
+SELECT to_version FROM weir.start_upgrade('op', 'SELECT shop, count(*) AS n, sum(amount) AS total, max(10 / (amount - 77)) AS m FROM sales GROUP BY shop', auto_advance => false, gates => '{"observe": "0 s"}');
 SELECT weir.wait_for_upgrade('op', 'validating');
 SELECT weir.pause_upgrade('op');
 

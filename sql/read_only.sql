@@ -61,13 +61,13 @@ EXPLAIN (COSTS off) SELECT * FROM op WHERE k = 5;
 SELECT * FROM op WHERE k = 5;
 
 -- two versions, one again, and back; what its owner has set stays
-SELECT strategy FROM weir.start_upgrade('op', 'SELECT k, count(*) AS n, sum(v) AS total FROM t GROUP BY k');
+SELECT strategy FROM weir.start_upgrade('op', 'SELECT k, count(*) AS n, sum(v) AS total FROM t GROUP BY k', gates => '{"observe": "0 s"}');
 SELECT weir.wait_for_upgrade('op', 'observing');
 SELECT writes('op');
 SELECT count(*) FROM weir.rollback_upgrade('op');
 CALL await($$SELECT branches('op') = 1$$);
 SELECT writes('op');
-SELECT strategy FROM weir.start_upgrade('op', 'SELECT k, count(*) AS n, sum(v) AS total FROM t GROUP BY k');
+SELECT strategy FROM weir.start_upgrade('op', 'SELECT k, count(*) AS n, sum(v) AS total FROM t GROUP BY k', gates => '{"observe": "0 s"}');
 SELECT weir.wait_for_upgrade('op', 'observing');
 SELECT weir.finalize_upgrade('op');
 CALL await($$SELECT branches('op') = 1$$);

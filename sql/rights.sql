@@ -124,19 +124,19 @@ SELECT attempt($$SELECT weir.pause_operator('shop.by_item')$$);
 SET ROLE regress_weir_admin;
 SELECT attempt($$SELECT weir.pause_operator('shop.by_item')$$);
 SELECT attempt($$SELECT weir.resume_operator('shop.by_item')$$);
-SELECT attempt($$SELECT weir.start_upgrade('shop.by_item', 'SELECT item, sum(amount) AS total, 1 AS one FROM rights.sales GROUP BY item')$$);
+SELECT attempt($$SELECT weir.start_upgrade('shop.by_item', 'SELECT item, sum(amount) AS total, 1 AS one FROM rights.sales GROUP BY item', gates => '{"observe": "0 s"}')$$);
 SELECT attempt($$SELECT weir.rebuild_operator('shop.by_item')$$);
 SELECT weir.wait_for_upgrade('shop.by_item', 'finalized');
 RESET ROLE;
 
 -- the owner upgrades, rolls back, finalizes ---------------------------------------------------------
 SET ROLE regress_weir_owner;
-SELECT to_version, strategy FROM weir.start_upgrade('by_item', 'SELECT item, sum(amount) AS total, max(amount) AS highest FROM rights.sales GROUP BY item');
+SELECT to_version, strategy FROM weir.start_upgrade('by_item', 'SELECT item, sum(amount) AS total, max(amount) AS highest FROM rights.sales GROUP BY item', gates => '{"observe": "0 s"}');
 SELECT weir.wait_for_upgrade('by_item', 'observing');
 SELECT count(*), sum(total), max(highest) FROM by_item;
 SELECT serving_version FROM weir.rollback_upgrade('by_item');
 SELECT count(*), sum(total), max(highest) FROM by_item;
-SELECT strategy FROM weir.start_upgrade('by_item', 'SELECT item, sum(amount) AS total, count(*) AS n FROM rights.sales GROUP BY item');
+SELECT strategy FROM weir.start_upgrade('by_item', 'SELECT item, sum(amount) AS total, count(*) AS n FROM rights.sales GROUP BY item', gates => '{"observe": "0 s"}');
 SELECT weir.wait_for_upgrade('by_item', 'observing');
 SELECT weir.finalize_upgrade('by_item');
 SELECT missing, extra FROM weir.verify('by_item');
@@ -153,7 +153,7 @@ CALL await($$SELECT status = 'stopped' FROM weir.operators WHERE operator = 'by_
 SELECT status, message, hint FROM weir.operators WHERE operator = 'by_item'::regclass;
 SELECT count(*) > 0 AS shown, count(*) FILTER (WHERE item = 'new') AS new FROM by_item;
 SET ROLE regress_weir_owner;
-SELECT attempt($$SELECT weir.start_upgrade('by_item', 'SELECT item, sum(amount) AS total FROM rights.sales GROUP BY item')$$);
+SELECT attempt($$SELECT weir.start_upgrade('by_item', 'SELECT item, sum(amount) AS total FROM rights.sales GROUP BY item', gates => '{"observe": "0 s"}')$$);
 SELECT attempt($$SELECT weir.verify('by_item')$$);
 SELECT attempt($$SELECT weir.rebuild_operator('by_item')$$);
 RESET ROLE;

@@ -62,7 +62,7 @@ SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop FROM sales GROUP B
 SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop FROM sales GROUP BY shop', steps => '{}')$$);
 SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop FROM sales GROUP BY shop', steps => '{0, 100}')$$);
 SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop FROM sales GROUP BY shop', steps => '{NULL, 100}')$$);
-SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop FROM sales GROUP BY shop', gates => '{"max_lag": "5 s"}')$$);
+SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop FROM sales GROUP BY shop', gates => '{"max_delay": "5 s"}')$$);
 SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop FROM sales GROUP BY shop', gates => '3')$$);
 SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop FROM sales GROUP BY shop', safe_window => '-1 s')$$);
 SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop FROM sales GROUP BY shop', options => '{"standby": "parked"}')$$);
@@ -99,9 +99,9 @@ SELECT count(*) FROM weir.upgrades WHERE operator = 'op'::regclass;
 SELECT relname FROM pg_class WHERE relnamespace = 'weir_state'::regnamespace AND relname LIKE 'op\_%' AND relkind IN ('r', 'v') ORDER BY relname COLLATE "C";
 
 -- one at a time ------------------------------------------------------------------------
-SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop, count(*) AS n, sum(amount) AS total, max(price) AS best, sum(price) AS revenue FROM sales GROUP BY shop', auto_advance => false)$$);
+SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop, count(*) AS n, sum(amount) AS total, max(price) AS best, sum(price) AS revenue FROM sales GROUP BY shop', auto_advance => false, gates => '{"observe": "0 s"}')$$);
 SELECT weir.wait_for_upgrade('op', 'validating');
-SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop, count(*) AS n, sum(amount) AS total, max(price) AS best FROM sales GROUP BY shop')$$);
+SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop, count(*) AS n, sum(amount) AS total, max(price) AS best FROM sales GROUP BY shop', gates => '{"observe": "0 s"}')$$);
 SELECT attempt($$SELECT weir.rebuild_operator('op')$$);
 SELECT attempt($$SELECT weir.pause_operator('op')$$);
 SELECT attempt($$SELECT weir.finalize_upgrade('op')$$);
@@ -109,7 +109,7 @@ SELECT attempt($$SELECT weir.wait_for_upgrade('op', 'shifting', timeout => '2 s'
 SELECT weir.advance_upgrade('op');
 SELECT weir.wait_for_upgrade('op', 'observing');
 SELECT attempt($$SELECT weir.advance_upgrade('op')$$);
-SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop, count(*) AS n, sum(amount) AS total, max(price) AS best FROM sales GROUP BY shop')$$);
+SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop, count(*) AS n, sum(amount) AS total, max(price) AS best FROM sales GROUP BY shop', gates => '{"observe": "0 s"}')$$);
 -- a wait for a phase that was passed returns at once, for one that cannot come fails at once
 SELECT weir.wait_for_upgrade('op', 'preparing', '0'), weir.wait_for_upgrade('op', 'validating', '0'), weir.wait_for_upgrade('op', 'observing', '0');
 SELECT attempt($$SELECT weir.wait_for_upgrade('op', 'finalized', '10 ms')$$);
@@ -128,7 +128,7 @@ ROLLBACK;
 
 -- a column that a view took up while the upgrade was under way: the candidate's shift needs the
 -- old columns only, so the view keeps working with NULL
-SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop, count(*) AS n, sum(amount) AS total, max(price) AS best, sum(price) AS revenue FROM sales GROUP BY shop')$$);
+SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop, count(*) AS n, sum(amount) AS total, max(price) AS best, sum(price) AS revenue FROM sales GROUP BY shop', gates => '{"observe": "0 s"}')$$);
 SELECT weir.wait_for_upgrade('op', 'observing');
 SELECT attempt('CREATE VIEW uses_revenue AS SELECT shop, revenue FROM op');
 SELECT attempt($$SELECT weir.rollback_upgrade('op')$$);

@@ -65,7 +65,7 @@ SELECT missing, extra FROM weir.verify('op');
 SELECT version FROM weir.operators WHERE operator = 'op'::regclass;
 
 -- while an upgrade is observed: what serves is verified
-SELECT strategy FROM weir.start_upgrade('op', 'SELECT k, count(*) AS n, sum(v) AS total, max(v) AS highest, min(v) AS lowest FROM t GROUP BY k');
+SELECT strategy FROM weir.start_upgrade('op', 'SELECT k, count(*) AS n, sum(v) AS total, max(v) AS highest, min(v) AS lowest FROM t GROUP BY k', gates => '{"observe": "0 s"}');
 SELECT weir.wait_for_upgrade('op', 'observing');
 SELECT missing, extra FROM weir.verify('op');
 UPDATE weir_state.op_v2 SET total = 0;
@@ -78,13 +78,13 @@ SELECT operator FROM weir.create_operator('young', 'SELECT k, count(*) AS n FROM
 SELECT weir.wait_for('young') IS NOT NULL;
 SELECT attempt($$SELECT weir.verify('young')$$);
 -- nor what was derived from it
-SELECT strategy FROM weir.start_upgrade('young', 'SELECT k, count(*) AS n, 1 AS one FROM t GROUP BY k');
+SELECT strategy FROM weir.start_upgrade('young', 'SELECT k, count(*) AS n, 1 AS one FROM t GROUP BY k', gates => '{"observe": "0 s"}');
 SELECT weir.wait_for_upgrade('young', 'observing');
 SELECT weir.finalize_upgrade('young');
 SELECT attempt($$SELECT weir.verify('young')$$);
 -- what stays of it is never filled up by chance
-SELECT attempt($$SELECT weir.start_upgrade('young', 'SELECT k, count(*) AS n, sum(v) AS total FROM t GROUP BY k')$$);
-SELECT strategy, notes[1] FROM weir.start_upgrade('young', 'SELECT k, count(*) AS n, sum(v) AS total FROM t GROUP BY k', strategy => 'backfill');
+SELECT attempt($$SELECT weir.start_upgrade('young', 'SELECT k, count(*) AS n, sum(v) AS total FROM t GROUP BY k', gates => '{"observe": "0 s"}')$$);
+SELECT strategy, notes[1] FROM weir.start_upgrade('young', 'SELECT k, count(*) AS n, sum(v) AS total FROM t GROUP BY k', strategy => 'backfill', gates => '{"observe": "0 s"}');
 SELECT weir.wait_for_upgrade('young', 'observing');
 SELECT missing, extra FROM weir.verify('young');
 SELECT serving_version FROM weir.rollback_upgrade('young');

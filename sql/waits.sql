@@ -126,7 +126,7 @@ SELECT weir.resume_operator('counted');
 SELECT weir.wait_for('counted') IS NOT NULL;
 SELECT * FROM counted;
 -- a wait is interrupted like any statement
-SELECT strategy FROM weir.start_upgrade('total', 'SELECT sum(v) AS v, 1 AS one FROM t', auto_advance => false);
+SELECT strategy FROM weir.start_upgrade('total', 'SELECT sum(v) AS v, 1 AS one FROM t', auto_advance => false, gates => '{"observe": "0 s"}');
 SELECT weir.wait_for_upgrade('total', 'validating');
 \set SHOW_CONTEXT never
 SET statement_timeout = '200ms';

@@ -115,7 +115,7 @@ $node->safe_psql('postgres', 'CREATE EXTENSION pg_weir');
 create_sales_operator($node);
 my $load = start_load($node, $write_load);
 $node->safe_psql('postgres', q{SELECT weir.start_upgrade('totals',
-	'SELECT shop, count(*) AS n, sum(amount) AS total, max(amount) AS highest, min(amount) AS lowest FROM sales GROUP BY shop')});
+	'SELECT shop, count(*) AS n, sum(amount) AS total, max(amount) AS highest, min(amount) AS lowest FROM sales GROUP BY shop', gates => '{"observe": "0 s"}')});
 is(wait_phase($node, 'totals', 'observing'), 'observing', 'an upgrade observes');
 $node->safe_psql('postgres', 'DROP EXTENSION pg_weir CASCADE');
 is(stop_load($load), '', 'the load did not notice');

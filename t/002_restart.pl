@@ -35,7 +35,7 @@ sub hold_transaction
 sub start_upgrade
 {
 	my ($options) = @_;
-	$node->safe_psql('postgres', "SELECT weir.start_upgrade('totals', \$\$$new_query\$\$, strategy => 'backfill'$options)");
+	$node->safe_psql('postgres', "SELECT weir.start_upgrade('totals', \$\$$new_query\$\$, strategy => 'backfill'$options, gates => '{\"observe\": \"0 s\"}')");
 	return;
 }
 

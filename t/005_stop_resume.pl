@@ -94,7 +94,7 @@ $query{divides} = 'SELECT shop, sum(amount / nullif(divisor, 0)) AS parts FROM p
 ($code, $error) = sqlstate_of($node, qq{SELECT weir.start_upgrade('divides', \$\$$query{divides}\$\$)});
 is($code, '55000', 'an operator that stopped is not upgraded like others');
 like($error, qr/"repair": true/, '... but as a repair');
-$node->safe_psql('postgres', qq{SELECT weir.start_upgrade('divides', \$\$$query{divides}\$\$, options => '{"repair": true}')});
+$node->safe_psql('postgres', qq{SELECT weir.start_upgrade('divides', \$\$$query{divides}\$\$, options => '{"repair": true}', gates => '{"observe": "0 s"}')});
 wait_phase($node, 'divides', 'finalized');
 is_exact($node, 'divides', $query{divides}, '... and is exact again');
 
@@ -257,14 +257,14 @@ sub wait_rolled_back
 }
 
 $node->safe_psql('postgres', 'UPDATE temper SET fails_on = 60');
-$node->safe_psql('postgres', qq{SELECT weir.start_upgrade('checked_sum', \$\$$risky_query\$\$)});
+$node->safe_psql('postgres', qq{SELECT weir.start_upgrade('checked_sum', \$\$$risky_query\$\$, gates => '{"observe": "0 s"}')});
 wait_rolled_back('candidate fails while building');
 
 # The catch-up reader meets the value: written after the build's snapshot, while an old transaction
 # of somebody else's keeps it from ending.
 my $writer = open_session($node);
 $writer->query('BEGIN; CREATE TABLE elsewhere (a int)');
-$node->safe_psql('postgres', qq{SELECT weir.start_upgrade('checked_sum', \$\$$risky_query\$\$, strategy => 'backfill')});
+$node->safe_psql('postgres', qq{SELECT weir.start_upgrade('checked_sum', \$\$$risky_query\$\$, strategy => 'backfill', gates => '{"observe": "0 s"}')});
 ok(poll_until($node, q{SELECT count(*) = 1 FROM weir.readers WHERE waiting_since IS NOT NULL}), 'the build waits');
 $node->append_conf('postgresql.conf', 'weir.build_chunk_rows = 1');
 $node->reload;
@@ -277,13 +277,13 @@ $node->append_conf('postgresql.conf', 'weir.build_chunk_rows = 20000');
 $node->reload;
 $writer->finish;
 
-$node->safe_psql('postgres', qq{SELECT weir.start_upgrade('checked_sum', \$\$$risky_query\$\$, auto_advance => false)});
+$node->safe_psql('postgres', qq{SELECT weir.start_upgrade('checked_sum', \$\$$risky_query\$\$, auto_advance => false, gates => '{"observe": "0 s"}')});
 is(wait_phase($node, 'checked_sum', 'validating'), 'validating', 'a candidate in lockstep');
 $node->safe_psql('postgres', 'UPDATE temper SET fails_on = 79');
 $node->safe_psql('postgres', 'INSERT INTO readings VALUES (3, 79)');
 wait_rolled_back('candidate fails while validating');
 
-$node->safe_psql('postgres', qq{SELECT weir.start_upgrade('checked_sum', \$\$$risky_query\$\$)});
+$node->safe_psql('postgres', qq{SELECT weir.start_upgrade('checked_sum', \$\$$risky_query\$\$, gates => '{"observe": "0 s"}')});
 is(wait_phase($node, 'checked_sum', 'observing'), 'observing', 'a candidate that serves');
 $node->safe_psql('postgres', 'UPDATE temper SET fails_on = 80');
 $node->safe_psql('postgres', 'INSERT INTO readings VALUES (3, 80)');
@@ -303,7 +303,7 @@ $node->safe_psql('postgres', q{
 	SELECT weir.create_operator('moods', 'SELECT k, ROW(sum(v))::public.moody AS mood FROM public.readings GROUP BY k')});
 $node->safe_psql('postgres', q{SELECT weir.wait_for('moods', timeout => '60 s')});
 $node->safe_psql('postgres', q{SELECT weir.start_upgrade('moods',
-	'SELECT k, ROW(sum(v))::public.moody AS mood, count(*) AS n FROM public.readings GROUP BY k')});
+	'SELECT k, ROW(sum(v))::public.moody AS mood, count(*) AS n FROM public.readings GROUP BY k', gates => '{"observe": "0 s"}')});
 ok(poll_until($node, q{SELECT phase FROM weir.upgrades WHERE operator = 'moods'::regclass}, 'rolled_back'),
 	'an upgrade whose rows cannot be compared is rolled back');
 like($node->safe_psql('postgres', q{SELECT reason FROM weir.upgrades WHERE operator = 'moods'::regclass}),
@@ -312,7 +312,7 @@ totals_are_exact('... and does not concern others');
 
 # ---- the old version fails while the new one serves
 
-$node->safe_psql('postgres', qq{SELECT weir.start_upgrade('checked_sum', \$\$$readings_query\$\$)});
+$node->safe_psql('postgres', qq{SELECT weir.start_upgrade('checked_sum', \$\$$readings_query\$\$, gates => '{"observe": "0 s"}')});
 is(wait_phase($node, 'checked_sum', 'observing'), 'observing', 'upgraded to a version without the function');
 $node->safe_psql('postgres', 'UPDATE mood SET broken = true');
 $node->safe_psql('postgres', 'INSERT INTO readings VALUES (2, 13)');

@@ -17,7 +17,7 @@ create_sales_operator($node);
 create_sales_operator($node, 'postgres', 'upgraded');
 create_sales_operator($node, 'postgres', 'paused');
 $node->safe_psql('postgres', q{SELECT weir.start_upgrade('upgraded', 'SELECT shop, count(*) AS n, sum(amount) AS total,
-	max(amount) AS highest, min(amount) AS lowest FROM public.sales GROUP BY shop')});
+	max(amount) AS highest, min(amount) AS lowest FROM public.sales GROUP BY shop', gates => '{"observe": "0 s"}')});
 wait_phase($node, 'upgraded', 'observing');
 $node->safe_psql('postgres', q{SELECT weir.pause_operator('paused')});
 $node->safe_psql('postgres', q{INSERT INTO sales (shop, amount) VALUES ('s1', 1)});

@@ -14,7 +14,7 @@ create_sales_operator($node);
 create_sales_operator($node, 'postgres', 'others');
 $node->safe_psql('postgres', qq{
 	SELECT weir.start_upgrade('totals', \$\$SELECT shop, count(*) AS n, sum(amount) AS total, max(amount) AS highest,
-		min(amount) AS lowest FROM public.sales GROUP BY shop\$\$, auto_advance => false)});
+		min(amount) AS lowest FROM public.sales GROUP BY shop\$\$, auto_advance => false, gates => '{"observe": "0 s"}')});
 $node->safe_psql('postgres', q{SELECT weir.wait_for_upgrade('totals', 'validating', '60 s')});
 my $rows = $node->safe_psql('postgres', 'SELECT count(*), sum(total) FROM totals');
 

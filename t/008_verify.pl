@@ -124,7 +124,7 @@ for my $case ([ 'finalize_upgrade', 'ERROR:  55000: operator "totals" could not 
 	$leaver = open_session($node);
 	$leaver->send(q{SELECT missing, extra FROM weir.verify('totals')});
 	ok(poll_until($node, 'SELECT count(*) = 1 FROM weir.readers WHERE waiting_since IS NOT NULL'), "$name: a call waits");
-	$node->safe_psql('postgres', "SELECT weir.start_upgrade('totals', '$query')");
+	$node->safe_psql('postgres', "SELECT weir.start_upgrade('totals', '$query', gates => '{\"observe\": \"0 s\"}')");
 	wait_phase($node, 'totals', 'observing');
 	$node->safe_psql('postgres', "SELECT weir.$end('totals')") if $end ne '';
 	$writer->query('ROLLBACK');

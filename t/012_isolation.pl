@@ -39,7 +39,7 @@ sql(q{SELECT weir.wait_for(timeout => '60 s')});
 
 # A view over a state table that is to go.
 sql(q{ALTER VIEW upgraded SET (security_barrier = true); ALTER VIEW upgraded RENAME COLUMN n TO sales});
-sql(q{SELECT weir.start_upgrade('upgraded', 'SELECT shop, count(*) AS n, sum(amount) AS s FROM sales GROUP BY shop')});
+sql(q{SELECT weir.start_upgrade('upgraded', 'SELECT shop, count(*) AS n, sum(amount) AS s FROM sales GROUP BY shop', gates => '{"observe": "0 s"}')});
 sql(q{SELECT weir.wait_for_upgrade('upgraded', 'observing', '60 s')});
 sql(q{CREATE VIEW in_the_way AS TABLE weir_state.upgraded_v1; SELECT weir.finalize_upgrade('upgraded')});
 ok(poll_until($node, q{SELECT pg_get_viewdef('upgraded'::regclass) NOT LIKE '%_v1%'}), 'the view leaves the old version');
@@ -55,7 +55,7 @@ ok(poll_until($node, q{SELECT to_regclass('weir_state.upgraded_v1') IS NULL}), '
 
 # A candidate whose function raises what would be tried again.
 sql(q{SELECT weir.start_upgrade('upgraded', 'SELECT shop, count(*) AS n, sum(picky(amount)) AS p FROM sales GROUP BY shop',
-	auto_advance => false)});
+	auto_advance => false, gates => '{"observe": "0 s"}')});
 sql(q{SELECT weir.wait_for_upgrade('upgraded', 'validating', '60 s')});
 sql(q{INSERT INTO sales VALUES (1001, 's0', -1)});
 others_go_on('a candidate with an error that might pass does not hold the stream');
@@ -83,7 +83,7 @@ is(sql('SELECT sum(s) FROM changed'), $before, '... its operator shows what it h
 # A source that is locked while another operator's new version is handed over.
 my $session = $node->background_psql('postgres');
 $session->query_safe('BEGIN; LOCK TABLE quiet IN ACCESS EXCLUSIVE MODE');
-sql(q{SELECT weir.start_upgrade('upgraded', 'SELECT shop, count(*) AS n, sum(amount) AS s, count(*) + 1 AS m FROM sales GROUP BY shop')});
+sql(q{SELECT weir.start_upgrade('upgraded', 'SELECT shop, count(*) AS n, sum(amount) AS s, count(*) + 1 AS m FROM sales GROUP BY shop', gates => '{"observe": "0 s"}')});
 sql(q{SELECT weir.wait_for_upgrade('upgraded', 'observing', '60 s')});
 sql(q{INSERT INTO sales VALUES (1004, 's0', 4)});
 others_go_on('a locked source does not hold the stream');

@@ -267,7 +267,7 @@ $locker->query('SET SESSION AUTHORIZATION mallory; BEGIN; LOCK TABLE mal.orders 
 $reader = kill_worker($node, 'reader');
 isnt(wait_new_worker($node, 'reader', $reader), '', 'a reader starts while somebody has locked a source');
 alice_goes_on('... which does not stop others');
-as('alice', q{SELECT weir.start_upgrade('ali.totals', 'SELECT shop, sum(amount) AS total, count(*) AS n FROM ali.sales GROUP BY shop')});
+as('alice', q{SELECT weir.start_upgrade('ali.totals', 'SELECT shop, sum(amount) AS total, count(*) AS n FROM ali.sales GROUP BY shop', gates => '{"observe": "0 s"}')});
 is(wait_phase($node, 'ali.totals', 'observing', 20), 'observing', '... nor their upgrades');
 as('alice', q{SELECT weir.rollback_upgrade('ali.totals')});
 ok(poll_until($node, q{SELECT status <> 'live' FROM weir.versions WHERE operator = 'mal.locked'::regclass}), '... but its own operator');
@@ -293,7 +293,7 @@ my ($built, undef, $why_not) = $node->psql('postgres', q{SELECT weir.wait_for('m
 is($built, 0, 'an operator with values that cannot be compared') or diag($why_not);
 new_log();
 as('mallory', q{SELECT weir.start_upgrade('mal.odd_rows',
-	$$SELECT shop, count(*) AS n, ROW('{}'::json)::mal.odd AS j, sum(amount) AS s FROM mal.src GROUP BY shop$$)});
+	$$SELECT shop, count(*) AS n, ROW('{}'::json)::mal.odd AS j, sum(amount) AS s FROM mal.src GROUP BY shop$$, gates => '{"observe": "0 s"}')});
 is(wait_phase($node, 'mal.odd_rows', 'observing', 20), 'observing', '... is upgraded');
 is(traces(), '', '... without a cast of its owner\'s');
 as('mallory', q{SELECT weir.drop_operator('mal.odd_rows')});
@@ -320,7 +320,7 @@ for my $twist (sort keys %twists)
 		FROM pg_attribute WHERE attrelid = '$view'::regclass AND attnum > 0});
 	$upgrades++;
 	as('mallory', qq{SELECT weir.start_upgrade('$view',
-		'SELECT shop, count(*) AS n, sum(amount) + $upgrades AS s$upgrades FROM mal.src GROUP BY shop', auto_advance => false, safe_window => '0')});
+		'SELECT shop, count(*) AS n, sum(amount) + $upgrades AS s$upgrades FROM mal.src GROUP BY shop', auto_advance => false, safe_window => '0', gates => '{"observe": "0 s"}')});
 	wait_phase($node, $view, 'validating', 20);
 	as('mallory', sprintf $twists{$twist}, $view, $columns);
 	$view = sql($operator);
@@ -354,7 +354,7 @@ lines"}, '"' . 'x' x 63 . '"', q{"%s%n%L"}, "\"\xc3\xa4\xe2\x82\xac\"", '"Public
 		INSERT INTO "orders of others" VALUES ('x', 1);
 		SELECT weir.create_operator(format('mal.%s', \$q\$$name\$q\$), \$q\$SELECT $column, count(*) AS n, max(v) AS m FROM "orders of others" GROUP BY 1\$q\$)});
 	sql(q{SELECT weir.wait_for(timeout => '20 s')});
-	as('mallory', qq{SELECT weir.start_upgrade(\$q\$mal.$name\$q\$, \$q\$SELECT $column, count(*) AS n, max(v) AS m, min(v) AS l FROM mal."orders of others" GROUP BY 1\$q\$)});
+	as('mallory', qq{SELECT weir.start_upgrade(\$q\$mal.$name\$q\$, \$q\$SELECT $column, count(*) AS n, max(v) AS m, min(v) AS l FROM mal."orders of others" GROUP BY 1\$q\$, gates => '{"observe": "0 s"}')});
 	as('mallory', qq{SELECT weir.wait_for_upgrade(\$q\$mal.$name\$q\$, 'observing', '20 s')});
 	as('mallory', qq{SELECT weir.finalize_upgrade(\$q\$mal.$name\$q\$); DELETE FROM mal."orders of others"; INSERT INTO mal."orders of others" VALUES ('y', 2)});
 	is(as('mallory', qq{SELECT missing, extra FROM weir.verify(\$q\$mal.$name\$q\$, '20 s')}), '0|0', "$shown is a name");

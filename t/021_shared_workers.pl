@@ -118,7 +118,7 @@ for my $case (
 
 my $folder = PostgreSQL::Test::Utils::tempdir();
 sql(qq{CREATE TABLESPACE elsewhere LOCATION '$folder'});
-as('bob', q{SET default_tablespace = 'elsewhere'; SELECT weir.start_upgrade('bobs.of_alice', 'SELECT shop, sum(amount) AS total, max(amount) AS m FROM ali.sales GROUP BY shop')});
+as('bob', q{SET default_tablespace = 'elsewhere'; SELECT weir.start_upgrade('bobs.of_alice', 'SELECT shop, sum(amount) AS total, max(amount) AS m FROM ali.sales GROUP BY shop', gates => '{"observe": "0 s"}')});
 is(sql(q{SELECT count(*) FROM pg_class WHERE reltablespace = (SELECT oid FROM pg_tablespace WHERE spcname = 'elsewhere')}), '0',
 	'default_tablespace is not followed with other rights than the caller\'s');
 

@@ -172,7 +172,7 @@ sub start_upgrade
 	my $strategy = $kind eq 'fail' ? 'backfill' : $kind;
 	my $migration = $kind ne 'convert' ? 'NULL' :
 	  q{'SELECT k % 150 AS k, sum(n)::bigint AS n, sum(total) AS total, sum(_weir_s1_scales) AS _weir_s1_scales, sum(_weir_c2)::bigint AS _weir_c2 FROM old GROUP BY 1'};
-	try_psql("SELECT weir.start_upgrade('sums', '$next{$kind}', migration => $migration, strategy => '$strategy' $arguments)");
+	try_psql("SELECT weir.start_upgrade('sums', '$next{$kind}', migration => $migration, strategy => '$strategy' $arguments, gates => '{\"observe\": \"0 s\"}')");
 	return;
 }
 

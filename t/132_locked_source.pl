@@ -35,7 +35,7 @@ sub upgrade_is
 		$expected, $name);
 }
 
-$node->safe_psql('postgres', "SELECT weir.start_upgrade('totals', '$next', auto_advance => false)");
+$node->safe_psql('postgres', "SELECT weir.start_upgrade('totals', '$next', auto_advance => false, gates => '{\"observe\": \"0 s\"}')");
 ok(poll_until($node, q{SELECT count(*) = 1 FROM weir.upgrades WHERE phase = 'validating' AND drift_missing = 0}), 'a candidate is validated');
 restart_reader_under_lock('sales', 0, 'validating');
 upgrade_is('validating|t', '... the upgrade goes on where it was');
@@ -58,7 +58,7 @@ $node->safe_psql('postgres', q{
 	CREATE TABLE orders (shop text, amount bigint);
 	ALTER TABLE orders REPLICA IDENTITY FULL});
 my $other = $sales_query =~ s/public.sales/public.orders/r;
-$node->safe_psql('postgres', "SELECT weir.start_upgrade('totals', '$other', strategy => 'fresh', auto_advance => false)");
+$node->safe_psql('postgres', "SELECT weir.start_upgrade('totals', '$other', strategy => 'fresh', auto_advance => false, gates => '{\"observe\": \"0 s\"}')");
 wait_phase($node, 'totals', 'validating');
 restart_reader_under_lock('orders', 1, 'candidate alone');
 upgrade_is('validating|t', '... the upgrade goes on');

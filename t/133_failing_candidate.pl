@@ -25,7 +25,7 @@ is_exact($node, 'sums', $query, 'an operator');
 $node->append_conf('postgresql.conf', "weir.crash_point = 'stop\@shift-before-commit'");
 $node->reload;
 my $coordinator = worker_pid($node, 'coordinator');
-$node->safe_psql('postgres', qq{SELECT weir.start_upgrade('sums', \$\$$new_query\$\$)});
+$node->safe_psql('postgres', qq{SELECT weir.start_upgrade('sums', \$\$$new_query\$\$, gates => '{"observe": "0 s"}')});
 ok(poll_until($node, "SELECT pg_read_file('/proc/$coordinator/stat', 0, 100) ~ '\\) T '"), 'the coordinator stands before the commit of the shift');
 $node->safe_psql('postgres', 'INSERT INTO readings VALUES (3, 13)');
 ok(poll_until($node, q{SELECT status FROM weir.versions WHERE version = 2}, 'failed'), '... the new version fails');

@@ -28,7 +28,7 @@ is_exact($node, 'sums', $new_query, 'an operator whose function can fail');
 
 sub upgrade
 {
-	$node->safe_psql('postgres', qq{SELECT weir.start_upgrade('sums', \$\$$new_query\$\$)});
+	$node->safe_psql('postgres', qq{SELECT weir.start_upgrade('sums', \$\$$new_query\$\$, gates => '{"observe": "0 s"}')});
 	return wait_phase($node, 'sums', 'observing');
 }
 
@@ -126,7 +126,7 @@ is_exact($node, 'sums', $new_query, '... the new version goes on');
 # ---- the place is given up
 
 mend();
-$node->safe_psql('postgres', qq{SELECT weir.start_upgrade('sums', \$\$$old_query\$\$)});
+$node->safe_psql('postgres', qq{SELECT weir.start_upgrade('sums', \$\$$old_query\$\$, gates => '{"observe": "0 s"}')});
 wait_phase($node, 'sums', 'observing');
 $node->safe_psql('postgres', q{SELECT weir.finalize_upgrade('sums')});
 upgrade();

@@ -46,7 +46,7 @@ is_exact($node, 'sums', $query, 'an operator');
 # A candidate, before the shift.
 for my $function (qw(endless stubborn))
 {
-	$node->safe_psql('postgres', "SELECT weir.start_upgrade('sums', \$\$" . with_function($function) . '$$, auto_advance => false)');
+	$node->safe_psql('postgres', "SELECT weir.start_upgrade('sums', \$\$" . with_function($function) . q{$$, auto_advance => false, gates => '{"observe": "0 s"}')});
 	wait_phase($node, 'sums', 'validating');
 	$node->safe_psql('postgres', 'INSERT INTO readings VALUES (3, 13), (4, 400)');
 	is_exact($node, 'sums', $query, "$function candidate: the old version goes on");
@@ -57,7 +57,7 @@ for my $function (qw(endless stubborn))
 }
 
 # It serves: slow, but nobody else can.
-$node->safe_psql('postgres', "SELECT weir.start_upgrade('sums', \$\$" . with_function('second') . '$$)');
+$node->safe_psql('postgres', "SELECT weir.start_upgrade('sums', \$\$" . with_function('second') . q{$$, gates => '{"observe": "0 s"}')});
 wait_phase($node, 'sums', 'observing');
 $node->safe_psql('postgres', 'INSERT INTO readings VALUES (4, 14)');
 is_exact($node, 'sums', $query, 'a slow version that serves goes on');
@@ -65,10 +65,10 @@ is($node->safe_psql('postgres', q{SELECT phase, rollback_possible FROM weir.upgr
 $node->safe_psql('postgres', q{SELECT weir.finalize_upgrade('sums')});
 
 # The old version, after the shift.
-$node->safe_psql('postgres', "SELECT weir.start_upgrade('sums', \$\$" . with_function('endless') . '$$)');
+$node->safe_psql('postgres', "SELECT weir.start_upgrade('sums', \$\$" . with_function('endless') . q{$$, gates => '{"observe": "0 s"}')});
 wait_phase($node, 'sums', 'observing');
 $node->safe_psql('postgres', q{SELECT weir.finalize_upgrade('sums')});
-$node->safe_psql('postgres', qq{SELECT weir.start_upgrade('sums', \$\$$query\$\$)});
+$node->safe_psql('postgres', qq{SELECT weir.start_upgrade('sums', \$\$$query\$\$, gates => '{"observe": "0 s"}')});
 wait_phase($node, 'sums', 'observing');
 $node->safe_psql('postgres', 'INSERT INTO readings VALUES (3, 13)');
 is_exact($node, 'sums', $query, 'slow old version: the new one goes on');

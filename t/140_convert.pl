@@ -50,7 +50,7 @@ $node->safe_psql('postgres', "SELECT weir.create_operator('sums', '$fine')");
 fine_is_exact('an operator');
 
 my $load = start_load($node, $changes, 1);
-$node->safe_psql('postgres', "SELECT weir.start_upgrade('sums', '$coarse', '$migration')");
+$node->safe_psql('postgres', "SELECT weir.start_upgrade('sums', '$coarse', '$migration', gates => '{\"observe\": \"0 s\"}')");
 ok(wait_phase($node, 'sums', 'observing'), 'converted under load');
 is(stop_load($load), '', '... the load did not notice');
 coarse_is_exact('... the new groups are exact');
@@ -84,7 +84,7 @@ INSERT INTO everything VALUES (2, 'page ' || :i % 95, :i % 40);
 COMMIT;
 }, 2);
 $node->safe_psql('postgres', q{SELECT weir.start_upgrade('views', 'SELECT page, count(*) AS n, sum(ms) AS spent, max(ms) AS longest FROM public.events GROUP BY page',
-	migration => 'SELECT page, sum(n)::bigint AS n, sum(spent)::bigint AS spent, sum(_weir_c2)::bigint AS _weir_c2, max(longest) AS longest FROM old GROUP BY page')});
+	migration => 'SELECT page, sum(n)::bigint AS n, sum(spent)::bigint AS spent, sum(_weir_c2)::bigint AS _weir_c2, max(longest) AS longest FROM old GROUP BY page', gates => '{"observe": "0 s"}')});
 ok(wait_phase($node, 'views', 'observing'), 'converted after old rows were dropped');
 is(stop_load($load), '', '... the load did not notice');
 $node->safe_psql('postgres', q{SELECT weir.finalize_upgrade('views'); SELECT weir.wait_for('views', timeout => '60 s')});
@@ -96,7 +96,7 @@ isnt($node->safe_psql('postgres', 'SELECT sum(n) FROM views'), $node->safe_psql(
 # ---- a function that goes before the build, a migration that fails
 
 $node->safe_psql('postgres', q{CREATE FUNCTION half(bigint) RETURNS bigint IMMUTABLE LANGUAGE sql AS 'SELECT $1 / 2'});
-my $halved = q{SELECT weir.start_upgrade('views', 'SELECT count(*) AS n FROM public.events', 'SELECT public.half(sum(n)::bigint) AS n FROM old')};
+my $halved = q{SELECT weir.start_upgrade('views', 'SELECT count(*) AS n FROM public.events', 'SELECT public.half(sum(n)::bigint) AS n FROM old', gates => '{"observe": "0 s"}')};
 $node->safe_psql('postgres', "BEGIN; $halved; DROP FUNCTION half(bigint) CASCADE; COMMIT");
 ok(wait_phase($node, 'views', 'rolled_back'), 'without its migration an upgrade is rolled back');
 is($node->safe_psql('postgres', q{SELECT sqlstate FROM weir.versions WHERE operator = 'views'::regclass ORDER BY version DESC LIMIT 1}), 'WE004', '... it says why');
@@ -106,7 +106,7 @@ ok(poll_until($node, q{SELECT count(*) FROM pg_class WHERE relnamespace = 'weir_
 
 # ---- dropped while it builds
 
-$node->safe_psql('postgres', q{SELECT weir.start_upgrade('views', 'SELECT count(*) AS n FROM public.events', 'SELECT sum(n)::bigint AS n FROM old'); SELECT weir.drop_operator('views')});
+$node->safe_psql('postgres', q{SELECT weir.start_upgrade('views', 'SELECT count(*) AS n FROM public.events', 'SELECT sum(n)::bigint AS n FROM old', gates => '{"observe": "0 s"}'); SELECT weir.drop_operator('views')});
 ok(poll_until($node, q{SELECT count(*) FROM pg_class WHERE relnamespace = 'weir_state'::regnamespace AND relkind IN ('r', 'v')}, '0'),
 	'an operator that is dropped while it is converted leaves nothing');
 ok(free_of_crashes($node), 'the server did not crash');

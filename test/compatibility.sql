@@ -279,7 +279,7 @@ SELECT results_eq($$SELECT aspect, verdict, reason FROM weir.check_upgrade('e', 
         ('strategy', 'backfill', 'backfill: the new state is computed from the table, because function compat.twice(integer) has another body than its state was computed with')$$,
     'a changed body needs the table');
 SELECT is((SELECT detail -> 'compare' FROM weir.check_upgrade('e', (SELECT definition FROM bases WHERE base = 'e')) WHERE aspect = 'strategy'), '[]', '... and no column means the same');
-SELECT is((SELECT strategy FROM weir.start_upgrade('e', (SELECT definition FROM bases WHERE base = 'e'))), 'backfill', '... nor is it started otherwise');
+SELECT is((SELECT strategy FROM weir.start_upgrade('e', (SELECT definition FROM bases WHERE base = 'e'), gates => '{"observe": "0 s"}')), 'backfill', '... nor is it started otherwise');
 ROLLBACK;
 BEGIN;
 CREATE OR REPLACE FUNCTION twice(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN 2 * $1 + 1; END';
@@ -308,7 +308,7 @@ SELECT weir.wait_for(NULL, timeout => '60 s') \g /dev/null
 SELECT weir.drop_operator('late') \g /dev/null
 INSERT INTO t SELECT i, 'K' || i % 6, i % 3, i % 13, i, i, i, i % 2 = 0, date '2019-01-01' + i FROM generate_series(61, 90) i;
 UPDATE t SET v = v + 1, p = p - 3, b = NOT b WHERE id % 7 = 0;
-SELECT results_eq($$SELECT name, (weir.start_upgrade(name::regclass, definition)).strategy FROM tried ORDER BY id$$,
+SELECT results_eq($$SELECT name, (weir.start_upgrade(name::regclass, definition, gates => '{"observe": "0 s"}')).strategy FROM tried ORDER BY id$$,
     $$SELECT name, 'reuse' FROM tried ORDER BY id$$, 'all of them are started as reuse');
 DELETE FROM t WHERE id % 9 = 1 OR k = 'K3';
 UPDATE t SET k = 'K9', k2 = NULL WHERE id % 5 = 2;

@@ -30,6 +30,7 @@
 #include "operator/loaded_version.h"
 #include "operator/serving_view.h"
 #include "operator/version_create.h"
+#include "upgrade/gates.h"
 #include "upgrade/migration.h"
 #include "upgrade/verdict.h"
 #include "weir_compat.h"
@@ -49,7 +50,7 @@ typedef struct UpgradeArguments
 	const char *migration;		/* or NULL */
 	char	   *strategy;		/* auto, or one that was asked for */
 	Datum		steps;
-	Jsonb	   *gates;
+	WeirGates  *gates;
 	bool		auto_advance;
 	Datum		safe_window;
 	Jsonb	   *options;
@@ -142,13 +143,6 @@ check_arguments(UpgradeArguments *arguments)
 				 errhint("Strategies: auto, reuse, convert, backfill, fresh.")));
 	check_migration_argument(arguments);
 	check_steps(arguments->steps);
-	if (!JB_ROOT_IS_OBJECT(arguments->gates))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("gates must be a JSON object"),
-				 errhint("Leave gates at its default '{}'.")));
-	refuse_unsupported(JB_ROOT_COUNT(arguments->gates) > 0, "gates other than the default are",
-					   "Leave gates at its default '{}': no drift and no errors.");
 	if (DatumGetBool(DirectFunctionCall2(interval_lt, arguments->safe_window,
 										 DirectFunctionCall3(interval_in, CStringGetDatum("0"),
 															 ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)))))
@@ -334,7 +328,7 @@ record_upgrade(WeirCatalogScope *scope, WeirOperator *operator, UpgradeArguments
 		.from_version = operator->serving_version,
 		.strategy = weir_verdict_choose(verdict, arguments->strategy),
 		.steps = arguments->steps,
-		.gates = weir_options_text(arguments->gates),
+		.gates = arguments->gates->text,
 		.auto_advance = arguments->auto_advance,
 		.safe_window = arguments->safe_window,
 		.options = weir_options_text(arguments->options),
@@ -382,7 +376,7 @@ take_arguments(FunctionCallInfo fcinfo)
 		arguments.migration = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	arguments.strategy = text_to_cstring(PG_GETARG_TEXT_PP(3));
 	arguments.steps = PG_GETARG_DATUM(4);
-	arguments.gates = PG_GETARG_JSONB_P(5);
+	arguments.gates = weir_gates_parse(PG_GETARG_JSONB_P(5));
 	arguments.auto_advance = PG_GETARG_BOOL(6);
 	arguments.safe_window = PG_GETARG_DATUM(7);
 	arguments.options = PG_GETARG_JSONB_P(8);
@@ -476,7 +470,7 @@ weir_rebuild_operator(PG_FUNCTION_ARGS)
 	StartedUpgrade started;
 
 	weir_require_ready();
-	arguments.gates = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
+	arguments.gates = weir_gates_from_text("{}");
 	arguments.options = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{\"repair\": true}")));
 	operator = weir_operator_begin_control(&scope, fcinfo, 0);
 	weir_operator_refuse_if_upgrading(operator);

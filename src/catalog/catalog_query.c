@@ -315,6 +315,15 @@ weir_result_lsn(uint64 row, int column)
 	return isnull ? InvalidXLogRecPtr : DatumGetLSN(value);
 }
 
+TimestampTz
+weir_result_timestamp(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		value = result_datum(row, column, &isnull);
+
+	return isnull ? 0 : DatumGetTimestampTz(value);
+}
+
 /* The type's text output, in the memory context that was current outside of SPI's own. */
 char *
 weir_result_text(uint64 row, int column)

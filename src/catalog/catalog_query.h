@@ -59,6 +59,7 @@ extern int	weir_result_int(uint64 row, int column);
 extern Oid	weir_result_oid(uint64 row, int column);
 extern bool weir_result_bool(uint64 row, int column);
 extern XLogRecPtr weir_result_lsn(uint64 row, int column);
+extern TimestampTz weir_result_timestamp(uint64 row, int column);
 extern char *weir_result_text(uint64 row, int column);
 extern Oid *weir_result_oids(uint64 row, int column, int *count);
 extern List *weir_result_texts(uint64 row, int column);		/* text[]: List of char * */

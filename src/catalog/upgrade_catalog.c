@@ -13,7 +13,7 @@
 	"upgrade_id, operator_id, from_version, to_version, strategy, phase, auto_advance, " \
 	"advance_requested, coalesce(observing_until <= clock_timestamp(), false), compare_columns, " \
 	"rollback_possible, rollback_obstacle, reason, drift_lsn IS NOT NULL, drift_missing, drift_extra, " \
-	"options OPERATOR(pg_catalog.?) 'repair', paused"
+	"options OPERATOR(pg_catalog.?) 'repair', paused, drift_lsn, gates"
 #define NOT_ENDED "phase NOT IN ('finalized', 'rolled_back')"
 
 int64
@@ -54,6 +54,8 @@ upgrade_from_result(uint64 row)
 	upgrade->drift_extra = weir_result_int64(row, 16);
 	upgrade->is_repair = weir_result_bool(row, 17);
 	upgrade->paused = weir_result_bool(row, 18);
+	upgrade->drift_lsn = weir_result_lsn(row, 19);
+	upgrade->gates = weir_result_text(row, 20);
 	return upgrade;
 }
 
@@ -101,7 +103,8 @@ void
 weir_upgrade_set_drift(int64 upgrade_id, int64 missing, int64 extra, XLogRecPtr lsn)
 {
 	weir_query(NULL,
-			   "UPDATE weir_internal.upgrade SET drift_missing = $2, drift_extra = $3, drift_lsn = $4 "
+			   "UPDATE weir_internal.upgrade SET drift_missing = $2, drift_extra = $3, drift_lsn = $4, "
+			   "drift_at = clock_timestamp() "
 			   "WHERE upgrade_id = $1", "lllp", upgrade_id, missing, extra, lsn);
 }
 

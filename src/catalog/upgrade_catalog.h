@@ -27,6 +27,8 @@ typedef struct WeirUpgrade
 	int64		drift_missing;
 	int64		drift_extra;
 	bool		window_over;	/* observing, and its safe window has ended */
+	XLogRecPtr	drift_lsn;
+	char	   *gates;			/* jsonb text with every key */
 	List	   *compare_columns;	/* of char * */
 	bool		rollback_possible;
 	char	   *rollback_obstacle;

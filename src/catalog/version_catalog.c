@@ -153,7 +153,7 @@ weir_version_run_get(int64 operator_id, int version)
 				   "SELECT status, reader_id, message, hint, error_lsn, stop_cause, "
 				   "status = 'stopped' AND EXISTS (SELECT FROM weir_internal.operator o "
 				   "WHERE o.operator_id = r.operator_id AND o.desired = 'run' "
-				   "AND (r.stop_cause IN ('pause', 'lock') OR o.resumed_at > r.status_since)) "
+				   "AND (r.stop_cause IN ('pause', 'lock') OR o.resumed_at > r.status_since)), sqlstate "
 				   "FROM weir_internal.version_run r WHERE operator_id = $1 AND version = $2",
 				   "li", operator_id, version) == 0)
 		return run;
@@ -164,6 +164,7 @@ weir_version_run_get(int64 operator_id, int version)
 	run.error_lsn = weir_result_lsn(0, 5);
 	run.stop_cause = weir_result_text(0, 6);
 	run.is_resuming = weir_result_bool(0, 7);
+	run.sqlstate = weir_result_text(0, 8);
 	return run;
 }
 
@@ -226,7 +227,8 @@ weir_version_run_stop(int64 operator_id, int version, WeirRunStatus status, int6
 			   "litltttttp", operator_id, version, weir_run_status_name(status), reader_id,
 			   stop->cause, stop->sqlerrcode ? unpack_sql_state(stop->sqlerrcode) : NULL,
 			   stop->message, stop->detail, stop->hint, stop->lsn);
-	if (stop->sqlerrcode)
+	/* A lock in the way is no error of the version. */
+	if (stop->sqlerrcode && strcmp(stop->cause, "lock") != 0)
 		weir_query(NULL,
 				   "UPDATE weir_internal.version_stat SET errors = errors + 1 "
 				   "WHERE operator_id = $1 AND version = $2", "li", operator_id, version);

@@ -63,6 +63,7 @@ typedef struct WeirVersionRun
 {
 	WeirRunStatus status;
 	int64		reader_id;
+	char	   *sqlstate;		/* of the error that stopped it, or NULL */
 	char	   *message;		/* of the error that stopped it, or NULL */
 	char	   *hint;
 	XLogRecPtr	error_lsn;

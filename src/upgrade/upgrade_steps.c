@@ -26,8 +26,21 @@
 #include "operator/loaded_version.h"
 #include "operator/serving_view.h"
 #include "upgrade/drift.h"
+#include "upgrade/gate_judge.h"
 #include "upgrade/serving_guard.h"
 #include "upgrade/upgrade_steps.h"
+#include "upgrade/verdict.h"
+
+/* What the versions were found to differ in last, at the end of a phase that compares them. */
+static char *
+drift_detail(const WeirUpgrade *upgrade)
+{
+	if (!upgrade->drift_known || (upgrade->phase != WEIR_PHASE_VALIDATING && upgrade->phase != WEIR_PHASE_SHIFTING))
+		return NULL;
+	return weir_verdict_json("=drift_missing", psprintf(INT64_FORMAT, upgrade->drift_missing),
+							 "=drift_extra", psprintf(INT64_FORMAT, upgrade->drift_extra),
+							 "drift_lsn", psprintf("%X/%X", LSN_FORMAT_ARGS(upgrade->drift_lsn)), NULL);
+}
 
 static void
 enter_phase(const WeirOperator *operator, WeirUpgrade *upgrade, WeirPhase phase, Oid actor,
@@ -44,7 +57,7 @@ enter_phase(const WeirOperator *operator, WeirUpgrade *upgrade, WeirPhase phase,
 		.to_version = upgrade->to_version,
 		.actor = actor,
 		.reason = reason,
-		.detail = detail,
+		.detail = detail != NULL ? detail : drift_detail(upgrade),
 	};
 
 	if (!weir_phase_edge_is_legal(upgrade->phase, phase))
@@ -135,8 +148,8 @@ refuse_rollback(const WeirOperator *operator, const WeirUpgrade *upgrade, const 
 					 operator->reference, upgrade->from_version, operator->reference)));
 }
 
-void
-weir_upgrade_roll_back(const WeirOperator *operator, WeirUpgrade *upgrade, Oid actor, const char *reason)
+static void
+roll_back(const WeirOperator *operator, WeirUpgrade *upgrade, Oid actor, const char *reason, const char *detail)
 {
 	if (operator->serving_version == upgrade->to_version)
 	{
@@ -148,7 +161,13 @@ weir_upgrade_roll_back(const WeirOperator *operator, WeirUpgrade *upgrade, Oid a
 		weir_serving_guard(upgrade->upgrade_id, upgrade->from_version);
 	}
 	weir_version_retire(operator->operator_id, upgrade->to_version);
-	enter_phase(operator, upgrade, WEIR_PHASE_ROLLED_BACK, actor, reason, NULL);
+	enter_phase(operator, upgrade, WEIR_PHASE_ROLLED_BACK, actor, reason, detail);
+}
+
+void
+weir_upgrade_roll_back(const WeirOperator *operator, WeirUpgrade *upgrade, Oid actor, const char *reason)
+{
+	roll_back(operator, upgrade, actor, reason, NULL);
 }
 
 void
@@ -204,15 +223,8 @@ weir_upgrade_validate(WeirUpgrade *upgrade)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	old_is_live = weir_version_is_live_at_snapshot(upgrade->operator_id, upgrade->from_version, &reader_id);
 	new_is_live = weir_version_is_live_at_snapshot(upgrade->operator_id, upgrade->to_version, &reader_id);
-	if (!new_is_live)
+	if (!new_is_live || (!old_is_live && !upgrade->is_repair))
 		return false;
-	if (!old_is_live && !upgrade->is_repair)
-	{
-		if (!weir_operator_try_lock(upgrade->operator_id))
-			return false;
-		weir_upgrade_set_reason(upgrade->upgrade_id, waits_for_old_version);
-		return false;
-	}
 	if (!old_is_live)
 		drift = (WeirDrift) {0, 0};	/* a repair has nobody to compare with */
 	else
@@ -222,38 +234,50 @@ weir_upgrade_validate(WeirUpgrade *upgrade)
 	if (!weir_operator_try_lock(upgrade->operator_id))
 		return false;
 	weir_upgrade_set_drift(upgrade->upgrade_id, drift.missing, drift.extra, GetXLogInsertRecPtr());
-	upgrade->drift_known = true;
-	upgrade->drift_missing = drift.missing;
-	upgrade->drift_extra = drift.extra;
 	return true;
 }
 
-/* From validating on: drift decides, then the caller's wish to step by hand. */
+/* True: no further step now; *changed when that ended the upgrade. */
+static bool
+is_held_by_gates(const WeirOperator *operator, WeirUpgrade *upgrade, bool *changed)
+{
+	bool		is_wanted = upgrade->auto_advance || upgrade->advance_requested;
+	const char *reason;
+
+	/* A repair has no version beside it that could be measured. */
+	if (!upgrade->is_repair)
+		switch (weir_gates_judge(operator, upgrade, is_wanted, &reason))
+		{
+			case WEIR_GATE_PASS:
+				break;
+			case WEIR_GATE_WAIT:
+				weir_upgrade_set_reason(upgrade->upgrade_id, reason);
+				return true;
+			case WEIR_GATE_FAIL:
+				*changed = true;
+				weir_upgrade_roll_back(operator, upgrade, GetUserId(), reason);
+				return true;
+		}
+	if (!is_wanted)
+		weir_upgrade_set_reason(upgrade->upgrade_id, "waits for weir.advance_upgrade");
+	return !is_wanted;
+}
+
+/* From validating on: the gates decide, and the caller's wish to step by hand. */
 static bool
 walk_validating(const WeirOperator *operator, WeirUpgrade *upgrade)
 {
-	char	   *detail;
+	bool		changed = false;
 
-	if (!upgrade->drift_known)
-		return false;
-	detail = psprintf("{\"drift_missing\": " INT64_FORMAT ", \"drift_extra\": " INT64_FORMAT "}",
-					  upgrade->drift_missing, upgrade->drift_extra);
-	if (upgrade->drift_missing > 0 || upgrade->drift_extra > 0)
+	if (!upgrade->is_repair && !is_live(upgrade, upgrade->from_version))
 	{
-		char	   *reason = psprintf("drift: " INT64_FORMAT " rows missing, " INT64_FORMAT " rows extra",
-									  upgrade->drift_missing, upgrade->drift_extra);
-
-		weir_version_retire(operator->operator_id, upgrade->to_version);
-		enter_phase(operator, upgrade, WEIR_PHASE_ROLLED_BACK, GetUserId(), reason, detail);
-		return true;
-	}
-	if (!upgrade->auto_advance && !upgrade->advance_requested)
-	{
-		weir_upgrade_set_reason(upgrade->upgrade_id, "waits for weir.advance_upgrade");
+		weir_upgrade_set_reason(upgrade->upgrade_id, waits_for_old_version);
 		return false;
 	}
+	if (!upgrade->drift_known || is_held_by_gates(operator, upgrade, &changed))
+		return changed;
 	weir_upgrade_set_advance(upgrade->upgrade_id, false);
-	enter_phase(operator, upgrade, WEIR_PHASE_SHIFTING, GetUserId(), NULL, detail);
+	enter_phase(operator, upgrade, WEIR_PHASE_SHIFTING, GetUserId(), NULL, NULL);
 	return true;
 }
 
@@ -321,9 +345,12 @@ roll_back_failed_candidate(const WeirOperator *operator, WeirUpgrade *upgrade, c
 		return false;
 	if (operator->serving_version == upgrade->to_version && !is_live(upgrade, upgrade->from_version))
 		return false;
-	weir_upgrade_roll_back(operator, upgrade, GetUserId(),
-						   psprintf("version %d failed: %s", upgrade->to_version,
-									run->message ? run->message : weir_run_status_name(run->status)));
+	roll_back(operator, upgrade, GetUserId(),
+			  psprintf("version %d failed: %s", upgrade->to_version,
+					   run->message ? run->message : weir_run_status_name(run->status)),
+			  weir_verdict_json("status", weir_run_status_name(run->status), "sqlstate", run->sqlstate,
+								"error_lsn", XLogRecPtrIsInvalid(run->error_lsn) ? NULL :
+								psprintf("%X/%X", LSN_FORMAT_ARGS(run->error_lsn)), NULL));
 	return true;
 }
 

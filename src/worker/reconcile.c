@@ -23,6 +23,7 @@
 #include "operator/operator_remove.h"
 #include "operator/serving_view.h"
 #include "operator/version_create.h"
+#include "upgrade/gate_judge.h"
 #include "upgrade/upgrade_steps.h"
 #include "weir_errors.h"
 #include "weir_shmem.h"
@@ -384,7 +385,8 @@ validate_one(int64 operator_id)
 
 	weir_worker_begin();
 	upgrade = weir_upgrade_live(operator_id);
-	if (upgrade != NULL && upgrade->phase == WEIR_PHASE_VALIDATING && !upgrade->drift_known)
+	if (upgrade != NULL && upgrade->phase == WEIR_PHASE_VALIDATING &&
+		(upgrade->is_repair ? !upgrade->drift_known : weir_gates_want_comparison(upgrade)))
 		(void) weir_upgrade_validate(upgrade);
 	weir_worker_commit();
 }

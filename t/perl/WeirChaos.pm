@@ -304,9 +304,9 @@ sub operate_once
 	my $create = "SELECT weir.create_operator('$name', '$shape->{first}', options => '$options')";
 
 	return $create if $dice < 0.25;
-	return "SELECT weir.start_upgrade('$name', \$\$$shape->{reuse}\$\$)" if $dice < 0.37;
-	return "SELECT weir.start_upgrade('$name', \$\$$shape->{backfill}\$\$)" if $dice < 0.49;
-	return "SELECT weir.start_upgrade('$name', \$\$$shape->{first}\$\$, strategy => 'backfill', safe_window => '0')" if $dice < 0.54;
+	return "SELECT weir.start_upgrade('$name', \$\$$shape->{reuse}\$\$, gates => '{\"observe\": \"0 s\"}')" if $dice < 0.37;
+	return "SELECT weir.start_upgrade('$name', \$\$$shape->{backfill}\$\$, gates => '{\"observe\": \"0 s\"}')" if $dice < 0.49;
+	return "SELECT weir.start_upgrade('$name', \$\$$shape->{first}\$\$, strategy => 'backfill', safe_window => '0', gates => '{\"observe\": \"0 s\"}')" if $dice < 0.54;
 	return "SELECT weir.rollback_upgrade('$name', 'chaos')" if $dice < 0.66;
 	return "SELECT weir.finalize_upgrade('$name')" if $dice < 0.76;
 	return "SELECT weir.pause_operator('$name')" if $dice < 0.81;
