@@ -192,6 +192,20 @@ check_source_was_whole(BuildPlan *plan)
 						 plan->loaded->operator_name)));
 }
 
+/* Creating the slot may have waited for long, and something may be called otherwise by now. */
+static void
+refresh_source_queries(BuildPlan *plan)
+{
+	MemoryContext old = MemoryContextSwitchTo(plan->loaded->context);
+	WeirDefinition *definition = plan->loaded->definition;
+
+	weir_definition_refresh_names(definition);
+	for (int i = 0; i < definition->nextremes; i++)
+		weir_definition_refresh_names(definition->extremes[i]);
+	plan->queries = source_queries(definition, strcmp(plan->version->strategy, "fresh") == 0);
+	MemoryContextSwitchTo(old);
+}
+
 /* Reads the rows under the snapshot that creating the slot exports. */
 static WeirStateBuild *
 read_at_new_slot(WeirReader *reader, BuildPlan *plan, XLogRecPtr *lsn)
@@ -207,6 +221,7 @@ read_at_new_slot(WeirReader *reader, BuildPlan *plan, XLogRecPtr *lsn)
 	WEIR_CRASH_POINT("build-slot-created");
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
+	refresh_source_queries(plan);
 	build = weir_state_build_read(plan->loaded->state, plan->queries, NIL);
 	check_source_was_whole(plan);
 	SPI_finish();
