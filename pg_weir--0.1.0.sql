@@ -350,6 +350,19 @@ AS 'MODULE_PATHNAME', 'weir_reader_activity' LANGUAGE C STRICT VOLATILE PARALLEL
 COMMENT ON FUNCTION weir_internal.reader_activity(bigint) IS
 'What a running reader publishes in shared memory; NULL columns when it does not run.';
 
+CREATE FUNCTION weir_internal.stream_lag() RETURNS interval
+AS 'MODULE_PATHNAME', 'weir_stream_lag' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir_internal.stream_lag() IS
+'Age of the oldest moment since which the main reader may not have applied every commit; NULL when nobody looks after the database.';
+
+CREATE FUNCTION weir_internal.recent_batches(OUT reader_id bigint, OUT kind text, OUT from_lsn pg_lsn, OUT to_lsn pg_lsn,
+    OUT transactions bigint, OUT rows bigint, OUT operator_ids bigint[], OUT versions int[], OUT rows_changed bigint[],
+    OUT read_ms double precision, OUT apply_ms double precision, OUT commit_ms double precision, OUT committed_at timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'weir_recent_batches' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir_internal.recent_batches() IS
+'Batches of this database that shared memory still holds, as far as the current role may see them.';
+
 CREATE FUNCTION weir_internal.wal_end() RETURNS pg_lsn LANGUAGE sql VOLATILE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END$$;
@@ -662,12 +675,14 @@ COMMENT ON COLUMN weir.ledger.hash IS 'SHA-256 of this entry with previous_hash 
 CREATE VIEW weir.stat_operators AS
 SELECT o.view_oid::regclass AS operator, x.version, s.version = x.version AS serving, x.rows, x.folds,
     x.rows_inserted, x.rows_updated, x.rows_deleted, x.batches, x.errors,
-    x.apply_us / 1000.0::double precision AS apply_ms, x.stats_reset
+    x.apply_us / 1000.0::double precision AS apply_ms, d.drift_rows, d.drift_lsn, x.stats_reset
 FROM weir_internal.version_stat x
 JOIN weir_internal.operator o USING (operator_id)
 JOIN weir_internal.serving s USING (operator_id)
-WHERE NOT o.dropped AND x.version > 0;
-COMMENT ON VIEW weir.stat_operators IS 'Work done per version since stats_reset; written at most once a second.';
+LEFT JOIN LATERAL (SELECT u.drift_missing + u.drift_extra AS drift_rows, u.drift_lsn FROM weir_internal.upgrade u
+    WHERE u.operator_id = x.operator_id AND u.to_version = x.version AND u.drift_lsn IS NOT NULL) d ON true
+WHERE NOT o.dropped AND x.version > 0 AND weir_internal.may_see_errors(o.view_oid);
+COMMENT ON VIEW weir.stat_operators IS 'Work done per version since stats_reset (owner and monitors only); written at most once a second.';
 COMMENT ON COLUMN weir.stat_operators.operator IS 'The operator.';
 COMMENT ON COLUMN weir.stat_operators.version IS 'The version.';
 COMMENT ON COLUMN weir.stat_operators.serving IS 'Whether it serves.';
@@ -679,11 +694,14 @@ COMMENT ON COLUMN weir.stat_operators.rows_deleted IS 'State rows deleted.';
 COMMENT ON COLUMN weir.stat_operators.batches IS 'Batches applied.';
 COMMENT ON COLUMN weir.stat_operators.errors IS 'Errors that stopped it.';
 COMMENT ON COLUMN weir.stat_operators.apply_ms IS 'Time spent applying, in milliseconds.';
+COMMENT ON COLUMN weir.stat_operators.drift_rows IS 'Rows in which it differed from the version before it, at the last comparison; NULL when they were not compared.';
+COMMENT ON COLUMN weir.stat_operators.drift_lsn IS 'Position of that comparison.';
 COMMENT ON COLUMN weir.stat_operators.stats_reset IS 'Since when it is counted.';
 
 CREATE VIEW weir.stat_readers AS
 SELECT v.reader_id, v.stream, v.kind, v.lag_bytes,
-    CASE WHEN v.lag_bytes > 0 THEN clock_timestamp() - r.last_commit_time ELSE interval '0' END AS lag_time,
+    CASE WHEN v.lag_bytes > 0 THEN coalesce(CASE v.kind WHEN 'main' THEN weir_internal.stream_lag() END,
+        clock_timestamp() - r.last_commit_time) ELSE interval '0' END AS lag_time,
     v.retained_wal_bytes, r.batches, r.transactions, r.rows, act.longest_hold_ms, r.last_commit_time, r.stats_reset
 FROM weir.readers v
 JOIN weir_internal.reader r USING (reader_id)
@@ -693,14 +711,36 @@ COMMENT ON COLUMN weir.stat_readers.reader_id IS 'Number of the reader.';
 COMMENT ON COLUMN weir.stat_readers.stream IS 'Stream it reads.';
 COMMENT ON COLUMN weir.stat_readers.kind IS 'main, catch_up or stopped.';
 COMMENT ON COLUMN weir.stat_readers.lag_bytes IS 'WAL not read yet, in bytes.';
-COMMENT ON COLUMN weir.stat_readers.lag_time IS 'Age of the last applied commit while there is something to read.';
+COMMENT ON COLUMN weir.stat_readers.lag_time IS 'How old the oldest commit that is not applied can be.';
 COMMENT ON COLUMN weir.stat_readers.retained_wal_bytes IS 'WAL that its slot keeps, in bytes.';
-COMMENT ON COLUMN weir.stat_readers.batches IS 'Batches committed.';
+COMMENT ON COLUMN weir.stat_readers.batches IS 'Batches committed, and moves of the position over WAL without commits.';
 COMMENT ON COLUMN weir.stat_readers.transactions IS 'Source transactions applied.';
 COMMENT ON COLUMN weir.stat_readers.rows IS 'Source rows applied.';
 COMMENT ON COLUMN weir.stat_readers.longest_hold_ms IS 'Longest handover hold of the running process, in milliseconds.';
 COMMENT ON COLUMN weir.stat_readers.last_commit_time IS 'Commit time of the last applied transaction.';
 COMMENT ON COLUMN weir.stat_readers.stats_reset IS 'Since when it is counted.';
+
+CREATE VIEW weir.batches AS
+SELECT b.reader_id, b.kind, b.from_lsn, b.to_lsn, b.transactions, b.rows,
+    CASE WHEN b.operator_ids IS NOT NULL THEN ARRAY(SELECT o.view_oid::regclass
+        FROM unnest(b.operator_ids) WITH ORDINALITY u (operator_id, place)
+        LEFT JOIN weir_internal.operator o USING (operator_id) ORDER BY u.place) END AS operators,
+    b.versions, b.rows_changed, b.read_ms, b.apply_ms, b.commit_ms, b.committed_at
+FROM weir_internal.recent_batches() b;
+COMMENT ON VIEW weir.batches IS 'The last batches of this database (those with a version of one''s own; monitors: all). In memory: bounded, and lost when the server restarts.';
+COMMENT ON COLUMN weir.batches.reader_id IS 'Reader that applied it.';
+COMMENT ON COLUMN weir.batches.kind IS 'Kind of that reader: main or catch_up.';
+COMMENT ON COLUMN weir.batches.from_lsn IS 'Position before the batch.';
+COMMENT ON COLUMN weir.batches.to_lsn IS 'Position after it.';
+COMMENT ON COLUMN weir.batches.transactions IS 'Source transactions in it.';
+COMMENT ON COLUMN weir.batches.rows IS 'Source rows in it.';
+COMMENT ON COLUMN weir.batches.operators IS 'Operators to which it brought rows; NULL when that is no longer known.';
+COMMENT ON COLUMN weir.batches.versions IS 'Their versions, in the same order.';
+COMMENT ON COLUMN weir.batches.rows_changed IS 'State rows inserted, updated or deleted, in the same order.';
+COMMENT ON COLUMN weir.batches.read_ms IS 'Time spent reading it from the WAL, in milliseconds.';
+COMMENT ON COLUMN weir.batches.apply_ms IS 'Time spent applying it to all versions, in milliseconds.';
+COMMENT ON COLUMN weir.batches.commit_ms IS 'Time spent committing it, in milliseconds.';
+COMMENT ON COLUMN weir.batches.committed_at IS 'When it was committed.';
 
 /* ----------------------------------------------------------------- rights */
 

@@ -16,6 +16,7 @@
  */
 #include "weir.h"
 #include "weir_shmem.h"
+#include "weir_batch_history.h"
 #include "weir_shmem_layout.h"
 
 #include <signal.h>
@@ -41,7 +42,9 @@ request_shmem(void)
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
 	RequestAddinShmemSpace(MAXALIGN(sizeof(WeirShared)));
-	RequestNamedLWLockTranche(TRANCHE_NAME, 1);
+	RequestAddinShmemSpace(weir_batch_history_size());
+	/* The first is that of everything in WeirShared. */
+	RequestNamedLWLockTranche(TRANCHE_NAME, 1 + WEIR_BATCH_RINGS);
 }
 
 static void
@@ -55,6 +58,8 @@ init_atomics(void)
 	{
 		pg_atomic_init_u32(&weir_shared->database_oids[i], InvalidOid);
 		pg_atomic_init_u64(&weir_shared->databases[i].last_commit_lsn, 0);
+		pg_atomic_init_u64(&weir_shared->databases[i].fresh_at, 0);
+		pg_atomic_init_u64(&weir_shared->databases[i].watched_since, 0);
 	}
 
 	for (int i = 0; i < WEIR_MAX_READERS; i++)
@@ -91,6 +96,7 @@ startup_shmem(void)
 		/* Catalogs keep the ids of waiting calls: none may come again after a restart. */
 		weir_shared->last_request_id = (uint64) GetCurrentTimestamp();
 	}
+	weir_batch_history_startup(GetNamedLWLockTranche(TRANCHE_NAME) + 1);
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -256,6 +262,8 @@ weir_shmem_claim_database(Oid database)
 		entry->coordinator_latch = NULL;
 		entry->nreaders = 0;
 		pg_atomic_write_u64(&entry->last_commit_lsn, 0);
+		pg_atomic_write_u64(&entry->fresh_at, 0);
+		pg_atomic_write_u64(&entry->watched_since, GetCurrentTimestamp());
 		/* Backends find the entry by this OID without the lock. */
 		pg_write_barrier();
 		pg_atomic_write_u32(&weir_shared->database_oids[i], database);

@@ -95,6 +95,15 @@ extern void weir_wake_reader(WeirReaderShmem *reader);
 /* Called by the commit callback of every backend (wakeup.c). */
 extern void weir_wake_readers_of_database(Oid database, XLogRecPtr commit_lsn);
 extern XLogRecPtr weir_last_commit_lsn(Oid database);	/* newest commit reported in this database; readers flush up to it */
+/* Main reader: it has applied every commit of its database before that moment. */
+extern void weir_fresh_publish(TimestampTz at);
+/*
+ * The moment up to which the database's main reader has applied every commit,
+ * also when it has ended: now, when no commit is known that it has not. A
+ * reader that has told nothing yet counts from when the database was first
+ * looked after. 0: nobody looks after it.
+ */
+extern TimestampTz weir_fresh_at(Oid database);
 
 /* Requests. */
 extern WeirRequest *weir_request_post(int64 operator_id);		/* 53400 when the table is full */

@@ -29,6 +29,8 @@ typedef struct WeirDatabaseShmem
 	Latch	   *coordinator_latch;
 	int			nreaders;
 	pg_atomic_uint64 last_commit_lsn;
+	pg_atomic_uint64 fresh_at;	/* TimestampTz: the main reader had applied every commit before it; 0 not known */
+	pg_atomic_uint64 watched_since; /* TimestampTz: this entry is in use */
 } WeirDatabaseShmem;
 
 /* Pairs of a process and a database: workers, blocks. pid 0: free entry. */

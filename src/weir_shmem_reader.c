@@ -18,6 +18,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/proc.h"
+#include "utils/timestamp.h"
 
 /* The lock must be held. Index of the database's reader with that id, -1 if none. */
 static int
@@ -228,4 +229,34 @@ weir_last_commit_lsn(Oid database)
 
 	return index < 0 ? InvalidXLogRecPtr :
 		pg_atomic_read_u64(&weir_shared->databases[index].last_commit_lsn);
+}
+
+void
+weir_fresh_publish(TimestampTz at)
+{
+	int			index = weir_shmem_find_database(MyDatabaseId);
+
+	/* Never backwards: commits of other sessions are not in the order of their times. */
+	if (index >= 0)
+		advance_to(&weir_shared->databases[index].fresh_at, at);
+}
+
+TimestampTz
+weir_fresh_at(Oid database)
+{
+	int			index = weir_shmem_find_database(database);
+	WeirDatabaseShmem *entry;
+	WeirReaderShmem *reader;
+	XLogRecPtr	newest;
+	uint64		fresh_at;
+
+	if (index < 0)
+		return 0;
+	entry = &weir_shared->databases[index];
+	reader = weir_main_reader_find(database);
+	newest = pg_atomic_read_u64(&entry->last_commit_lsn);
+	if (reader != NULL && !XLogRecPtrIsInvalid(newest) && pg_atomic_read_u64(&reader->scanned_lsn) >= newest)
+		return GetCurrentTimestamp();
+	fresh_at = pg_atomic_read_u64(&entry->fresh_at);
+	return (TimestampTz) (fresh_at != 0 ? fresh_at : pg_atomic_read_u64(&entry->watched_since));
 }

@@ -1,7 +1,7 @@
 -- Claim: whatever an error says, which may be values of rows, is seen through the views by
 -- the operator's owner, by weir_monitor and by weir_admin, and by nobody else.
 BEGIN;
-SELECT plan(36);
+SELECT plan(39);
 
 -- Rows as a failing upgrade leaves them; never committed, so no worker sees them.
 CREATE ROLE regress_weir_owner;
@@ -44,7 +44,7 @@ UPDATE expected SET columns = 'detail, hint, message' WHERE view = 'versions';
 UPDATE expected SET columns = 'gate_readings, reason, rollback_obstacle' WHERE view = 'upgrades';
 UPDATE expected SET columns = 'detail, reason' WHERE view = 'ledger';
 
-SELECT set_eq('SELECT view FROM expected', $$VALUES ('operators'), ('versions'), ('readers'), ('streams'), ('upgrades'), ('progress'), ('ledger'), ('compatibility'), ('stat_operators'), ('stat_readers')$$,
+SELECT set_eq('SELECT view FROM expected', $$VALUES ('operators'), ('versions'), ('readers'), ('streams'), ('upgrades'), ('progress'), ('ledger'), ('compatibility'), ('stat_operators'), ('stat_readers'), ('batches')$$,
     'every view is looked at');
 SET ROLE regress_weir_other;
 SELECT is(leaks(view), NULL, format('others see no text in weir.%s', view)) FROM expected ORDER BY view;

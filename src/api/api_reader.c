@@ -1,10 +1,12 @@
 /*
- * api_reader.c - weir_internal.reader_activity: what a reader publishes.
+ * api_reader.c - what readers publish in shared memory, for the views:
+ * weir_internal.reader_activity and weir_internal.stream_lag.
  */
 #include "postgres.h"
 
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
 
@@ -12,6 +14,7 @@
 #include "weir_shmem.h"
 
 PG_FUNCTION_INFO_V1(weir_reader_activity);
+PG_FUNCTION_INFO_V1(weir_stream_lag);
 
 Datum
 weir_reader_activity(PG_FUNCTION_ARGS)
@@ -39,4 +42,15 @@ weir_reader_activity(PG_FUNCTION_ARGS)
 		nulls[4] = waiting == 0;
 	}
 	return weir_result_row(fcinfo, values, nulls);
+}
+
+Datum
+weir_stream_lag(PG_FUNCTION_ARGS)
+{
+	TimestampTz fresh_at = weir_shmem_available() ? weir_fresh_at(MyDatabaseId) : 0;
+
+	if (fresh_at == 0)
+		PG_RETURN_NULL();
+	return DirectFunctionCall2(timestamp_mi, TimestampTzGetDatum(Max(GetCurrentTimestamp(), fresh_at)),
+							   TimestampTzGetDatum(fresh_at));
 }

@@ -142,22 +142,6 @@ reader_has_reached(int64 reader_id, XLogRecPtr lsn, XLogRecPtr *reached)
 	return false;
 }
 
-/* As weir_internal.may_see_errors: error texts may hold values of rows. */
-static bool
-may_see_errors(const WeirOperator *operator, Oid caller)
-{
-	static const char *const roles[] = {"weir_monitor", "weir_admin"};
-
-	for (int i = 0; i < lengthof(roles); i++)
-	{
-		Oid			role = get_role_oid(roles[i], true);
-
-		if (OidIsValid(role) && has_privs_of_role(caller, role))
-			return true;
-	}
-	return has_privs_of_role(caller, weir_relation_owner(operator->view));
-}
-
 /* The serving version of one operator, or NULL when the operator is gone. */
 static OperatorStanding *
 look_at_operator(int64 operator_id)
@@ -177,7 +161,8 @@ look_at_operator(int64 operator_id)
 		standing->reference = MemoryContextStrdup(context, operator->reference);
 		standing->paused = operator->paused;
 		standing->run = weir_version_run_get(operator_id, operator->serving_version);
-		if (!may_see_errors(operator, scope.caller))
+		if (!weir_is_monitor(scope.caller) &&
+			!has_privs_of_role(scope.caller, weir_relation_owner(operator->view)))
 			standing->run.message = standing->run.hint = NULL;
 		if (standing->run.message != NULL)
 			standing->run.message = MemoryContextStrdup(context, standing->run.message);

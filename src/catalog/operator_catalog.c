@@ -210,3 +210,18 @@ weir_operator_for_control(Oid view, Oid caller)
 						 quote_identifier(GetUserNameFromId(weir_relation_owner(view), false)))));
 	return operator;
 }
+
+bool
+weir_is_monitor(Oid role)
+{
+	static const char *const monitors[] = {"weir_monitor", "weir_admin"};
+
+	for (int i = 0; i < lengthof(monitors); i++)
+	{
+		Oid			monitor = get_role_oid(monitors[i], true);
+
+		if (OidIsValid(monitor) && has_privs_of_role(role, monitor))
+			return true;
+	}
+	return false;
+}

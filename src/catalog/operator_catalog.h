@@ -49,4 +49,11 @@ extern bool weir_serving_view_has(int64 operator_id, int version);	/* the view h
 /* Calls the view must belong to; 42501 otherwise. Superusers and weir_admin members pass. */
 extern WeirOperator *weir_operator_for_control(Oid view, Oid caller);
 
+/*
+ * Member of weir_monitor or weir_admin: sees the error texts, which may hold
+ * values of rows, and the numbers of all operators, as an owner sees those of
+ * his own. In SQL it is weir_internal.may_see_errors.
+ */
+extern bool weir_is_monitor(Oid role);
+
 #endif							/* WEIR_OPERATOR_CATALOG_H */

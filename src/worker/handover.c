@@ -112,7 +112,7 @@ apply_up_to(WeirReader *reader, XLogRecPtr target)
 
 	for (;;)
 	{
-		WeirReadOutcome outcome = weir_source_read(reader->source, reader->batch, &limits);
+		WeirReadOutcome outcome = weir_reader_read(reader, &limits);
 
 		if (reader->batch->ntransactions > 0)
 			weir_reader_apply(reader);

@@ -187,19 +187,25 @@ read_and_apply(WeirReader *reader)
 	WeirReadLimits limits;
 	WeirReadOutcome outcome;
 	instr_time	start;
+	XLogRecPtr	before = reader->processed_lsn;
 	int64		nrows;
 	bool		has_spilled;
+	bool		was_read;
 
 	INSTR_TIME_SET_CURRENT(start);
 	if (!set_limits(reader, &limits))
 		return WEIR_READ_END_OF_WAL;
-	outcome = weir_source_read(reader->source, reader->batch, &limits);
+	outcome = weir_reader_read(reader, &limits);
 	nrows = reader->batch->nrows;
 	has_spilled = weir_batch_has_spilled(reader->batch);
-	if (reader->batch->ntransactions > 0)
+	was_read = reader->batch->ntransactions > 0;
+	if (was_read)
 		weir_reader_apply(reader);
 	if (outcome == WEIR_READ_BATCH_FULL && nrows > 0)
 		adapt_batch(reader, nrows, has_spilled, &start);
+	/* A batch that was thrown away is there to be read again, wherever the WAL ends. */
+	if (was_read && reader->processed_lsn == before)
+		return WEIR_READ_BATCH_FULL;
 	return outcome;
 }
 
@@ -209,6 +215,7 @@ turn(WeirReader *reader)
 {
 	WeirReadOutcome outcome;
 	XLogRecPtr	scanned;
+	TimestampTz started = GetCurrentTimestamp();
 
 	if (reader->kind == WEIR_READER_MAIN)
 	{
@@ -222,6 +229,8 @@ turn(WeirReader *reader)
 	scanned = weir_source_scanned_lsn(reader->source);
 	pg_atomic_write_u64(&reader->shm->scanned_lsn, Max(scanned, reader->processed_lsn));
 	weir_reader_confirm(reader);
+	if (reader->kind == WEIR_READER_MAIN && outcome == WEIR_READ_END_OF_WAL)
+		weir_fresh_publish(started);
 	if (reader->kind == WEIR_READER_CATCH_UP)
 	{
 		if (reader->versions == NIL)

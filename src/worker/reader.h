@@ -8,6 +8,7 @@
 #include "catalog/reader_catalog.h"
 #include "lib/ilist.h"
 #include "operator/loaded_version.h"
+#include "portability/instr_time.h"
 #include "source/batch.h"
 #include "source/source_local.h"
 #include "weir_shmem.h"
@@ -52,6 +53,9 @@ typedef struct WeirReader
 	int			hold_parts;		/* catch-up reader: pause after a hold in vain, in lengths of that hold */
 	TimestampTz next_hold;		/* not to ask the main reader for one before */
 	int			passing_errors;	/* of the batch under way, in a row: it is tried again */
+	int64		read_us;		/* it took to read what is in the batch */
+	instr_time	apply_started;	/* of the batch under way */
+	instr_time	commit_started;
 	struct
 	{
 		XLogRecPtr	own_commit;		/* where our commit record ends */
@@ -83,6 +87,12 @@ extern void weir_reader_idle_advance(WeirReader *reader);
 extern void weir_reader_advance_to_scanned(WeirReader *reader);
 /* Main reader, batch empty: takes out the versions of operators that were paused meanwhile. */
 extern void weir_reader_pause_if_asked(WeirReader *reader);
+
+/* reader_telemetry.c: what a reader tells of its work. Nothing depends on it. */
+/* weir_source_read with its time taken. */
+extern WeirReadOutcome weir_reader_read(WeirReader *reader, const WeirReadLimits *limits);
+/* The batch that was committed just now, for weir.batches; before the position and the versions' counts are moved on. */
+extern void weir_reader_tell_batch(WeirReader *reader);
 
 /* reader_stop.c: taking a version out of the reader, in the batch transaction. */
 extern void weir_reader_stop_version(WeirReader *reader, const WeirSetMember *member, const WeirStop *stop);

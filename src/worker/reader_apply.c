@@ -348,7 +348,10 @@ try_apply(WeirReader *reader, bool isolated, ApplyOutcome *outcome)
 		weir_worker_begin();
 		*outcome = apply_in_transaction(reader, isolated);
 		if (*outcome == APPLIED)
+		{
+			INSTR_TIME_SET_CURRENT(reader->commit_started);
 			weir_worker_commit();
+		}
 		else
 		{
 			SPI_finish();
@@ -404,6 +407,7 @@ weir_reader_apply(WeirReader *reader)
 {
 	ApplyOutcome outcome = APPLIED;
 
+	INSTR_TIME_SET_CURRENT(reader->apply_started);
 	weir_source_before_apply(reader->source, reader->batch);
 	WEIR_CRASH_POINT("batch-before-apply");
 	if (!try_apply(reader, false, &outcome))
@@ -422,6 +426,8 @@ weir_reader_apply(WeirReader *reader)
 		weir_reader_reopen(reader);
 		return;
 	}
+	if (!reader->has_stopped)
+		weir_reader_tell_batch(reader);
 	states_ended(reader, true);
 	WEIR_CRASH_POINT("batch-committed");
 	/* Then the row is where it was before the batch, and confirming it would lose the batch. */
