@@ -146,6 +146,15 @@ SET ROLE regress_weir_other;
 SELECT count(*), sum(total), sum(n) FROM shop.by_item;
 RESET ROLE;
 
+-- reuse reads the side tables of extremes as the owner, too --------------------------------------
+SET ROLE regress_weir_owner;
+SELECT strategy FROM weir.start_upgrade('by_item', 'SELECT item, sum(amount) AS total, count(*) AS n, min(amount) AS lowest FROM rights.sales GROUP BY item', safe_window => '0');
+SELECT weir.wait_for_upgrade('by_item', 'finalized');
+SELECT strategy FROM weir.start_upgrade('by_item', 'SELECT item, sum(amount) AS total, count(*) AS n, min(amount) AS lowest, min(amount) + 1 AS above FROM rights.sales GROUP BY item', strategy => 'reuse', safe_window => '0');
+SELECT weir.wait_for_upgrade('by_item', 'finalized');
+SELECT missing, extra FROM weir.verify('by_item');
+RESET ROLE;
+
 -- the owner loses the right to read the source: nothing new is read, and what there is stays --------
 REVOKE SELECT ON sales FROM regress_weir_owner;
 INSERT INTO sales VALUES (101, 'new', 1);

@@ -116,7 +116,7 @@ grant_select(const WeirVersionRequest *request, const char *relation)
 
 static Oid
 create_state_table(const WeirVersionRequest *request, const WeirDefinition *definition,
-				   const char *suffix, bool is_readable)
+				   const char *suffix)
 {
 	char	   *name = relation_name(request, suffix);
 	char	   *statistics = weir_state_statistics_sql(definition, name);
@@ -126,8 +126,7 @@ create_state_table(const WeirVersionRequest *request, const WeirDefinition *defi
 	if (statistics != NULL)
 		weir_run_utility(statistics);
 	table = get_relname_relid(name, get_namespace_oid(WEIR_STATE_SCHEMA, false));
-	if (is_readable)
-		grant_select(request, name);
+	grant_select(request, name);
 	return table;
 }
 
@@ -150,12 +149,12 @@ weir_version_create(const WeirVersionRequest *request)
 		/* It runs with the owner's rights. */
 		grant_select(request, get_rel_name(version->migration_view));
 	}
-	version->state_table = create_state_table(request, definition, "", true);
+	version->state_table = create_state_table(request, definition, "");
 	version->nextremes = definition->nextremes;
 	version->extreme_tables = palloc(sizeof(Oid) * Max(definition->nextremes, 1));
 	for (int i = 0; i < definition->nextremes; i++)
 		version->extreme_tables[i] = create_state_table(request, definition->extremes[i],
-														psprintf("_extreme%d", i + 1), false);
+														psprintf("_extreme%d", i + 1));
 	version->state_format = WEIR_STATE_FORMAT;
 	version->append_only = definition->append_only;
 	version->fingerprint = request->fingerprint ? pstrdup(request->fingerprint) :

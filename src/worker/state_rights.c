@@ -18,12 +18,12 @@
 #include "worker/reconcile.h"
 #include "worker/worker_loop.h"
 
-/* State tables, and migrations on their way, whose readers are not exactly the view's owner and their own. */
+/* State tables, their side tables and migrations on their way, whose readers are not exactly the view's owner and their own. */
 static const char *const wrong_rights =
 "SELECT t.oid, c.relowner, g.grantee FROM weir_internal.version v "
 "JOIN weir_internal.operator o USING (operator_id) "
 "JOIN pg_catalog.pg_class c ON c.oid = o.view_oid "
-"JOIN pg_catalog.pg_class t ON t.oid IN (v.state_table, v.migration_view) "
+"JOIN pg_catalog.pg_class t ON t.oid = ANY (v.extreme_tables || v.state_table || v.migration_view) "
 "LEFT JOIN LATERAL (SELECT a.grantee FROM pg_catalog.aclexplode(t.relacl) a "
 "WHERE a.grantee NOT IN (c.relowner, t.relowner) LIMIT 1) g ON true "
 "WHERE NOT o.dropped AND (g.grantee IS NOT NULL OR "
