@@ -200,6 +200,7 @@ CREATE TABLE weir_internal.version_run (
     rows_total bigint,
     rows_written bigint,
     build_lsn pg_lsn,                   -- the state was computed as of this position
+    build_checksum bigint,              -- of the rows written, found again in the tables
     sqlstate text,
     message text,
     detail text,

@@ -148,9 +148,9 @@ RESET ROLE;
 
 -- reuse reads the side tables of extremes as the owner, too --------------------------------------
 SET ROLE regress_weir_owner;
-SELECT strategy FROM weir.start_upgrade('by_item', 'SELECT item, sum(amount) AS total, count(*) AS n, min(amount) AS lowest FROM rights.sales GROUP BY item', safe_window => '0');
+SELECT strategy FROM weir.start_upgrade('by_item', 'SELECT item, sum(amount) AS total, count(*) AS n, min(amount) AS lowest FROM rights.sales GROUP BY item', safe_window => '0', gates => '{"observe": "0 s"}');
 SELECT weir.wait_for_upgrade('by_item', 'finalized');
-SELECT strategy FROM weir.start_upgrade('by_item', 'SELECT item, sum(amount) AS total, count(*) AS n, min(amount) AS lowest, min(amount) + 1 AS above FROM rights.sales GROUP BY item', strategy => 'reuse', safe_window => '0');
+SELECT strategy FROM weir.start_upgrade('by_item', 'SELECT item, sum(amount) AS total, count(*) AS n, min(amount) AS lowest, min(amount) + 1 AS above FROM rights.sales GROUP BY item', strategy => 'reuse', safe_window => '0', gates => '{"observe": "0 s"}');
 SELECT weir.wait_for_upgrade('by_item', 'finalized');
 SELECT missing, extra FROM weir.verify('by_item');
 RESET ROLE;

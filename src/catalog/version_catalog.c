@@ -153,7 +153,9 @@ weir_version_run_get(int64 operator_id, int version)
 				   "SELECT status, reader_id, message, hint, error_lsn, stop_cause, "
 				   "status = 'stopped' AND EXISTS (SELECT FROM weir_internal.operator o "
 				   "WHERE o.operator_id = r.operator_id AND o.desired = 'run' "
-				   "AND (r.stop_cause IN ('pause', 'lock') OR o.resumed_at > r.status_since)), sqlstate "
+				   "AND (r.stop_cause IN ('pause', 'lock') OR o.resumed_at > r.status_since)), sqlstate, "
+				   "CASE WHEN build_lsn IS NOT NULL THEN jsonb_build_object('rows', rows_written, 'checksum', "
+				   "to_hex(build_checksum), 'lsn', build_lsn)::text END "
 				   "FROM weir_internal.version_run r WHERE operator_id = $1 AND version = $2",
 				   "li", operator_id, version) == 0)
 		return run;
@@ -165,6 +167,7 @@ weir_version_run_get(int64 operator_id, int version)
 	run.stop_cause = weir_result_text(0, 6);
 	run.is_resuming = weir_result_bool(0, 7);
 	run.sqlstate = weir_result_text(0, 8);
+	run.build = weir_result_text(0, 9);
 	return run;
 }
 
@@ -200,12 +203,12 @@ weir_version_run_set(int64 operator_id, int version, WeirRunStatus status, int64
 }
 
 void
-weir_version_run_built(int64 operator_id, int version, XLogRecPtr lsn)
+weir_version_run_built(int64 operator_id, int version, XLogRecPtr lsn, uint64 checksum)
 {
 	weir_query(NULL,
-			   "UPDATE weir_internal.version_run SET status = 'catching_up', build_lsn = $3, "
+			   "UPDATE weir_internal.version_run SET status = 'catching_up', build_lsn = $3, build_checksum = $4, "
 			   "status_since = clock_timestamp() WHERE operator_id = $1 AND version = $2",
-			   "lip", operator_id, version, lsn);
+			   "lipl", operator_id, version, lsn, (int64) checksum);
 }
 
 void

@@ -68,6 +68,7 @@ typedef struct WeirVersionRun
 	char	   *hint;
 	XLogRecPtr	error_lsn;
 	char	   *stop_cause;
+	char	   *build;			/* jsonb text: rows and checksum of the first state; NULL before it is built */
 	bool		is_resuming;	/* stopped, but asked to go on: the coordinator has not come to it yet */
 } WeirVersionRun;
 
@@ -76,7 +77,7 @@ extern WeirVersionRun weir_version_run_get(int64 operator_id, int version);
 extern bool weir_version_is_live_at_snapshot(int64 operator_id, int version, int64 *reader_id);
 extern void weir_version_run_insert(int64 operator_id, int version, int64 reader_id);
 extern void weir_version_run_set(int64 operator_id, int version, WeirRunStatus status, int64 reader_id);
-extern void weir_version_run_built(int64 operator_id, int version, XLogRecPtr lsn);
+extern void weir_version_run_built(int64 operator_id, int version, XLogRecPtr lsn, uint64 checksum);
 /* -1: not known yet. */
 extern void weir_version_run_progress(int64 operator_id, int version, int64 total, int64 written);
 

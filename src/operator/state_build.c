@@ -25,6 +25,7 @@
 #include "executor/executor.h"
 #include "executor/tstoreReceiver.h"
 #include "operator/owner_scope.h"
+#include "operator/state_checksum.h"
 #include "operator/state_internal.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -41,6 +42,7 @@ typedef struct BuildTarget
 {
 	WeirState  *state;
 	Tuplestorestate *rows;		/* delta rows not yet written; NULL when all are */
+	WeirStateChecksum written;
 } BuildTarget;
 
 struct WeirStateBuild
@@ -274,8 +276,8 @@ end_writer(BuildWriter *writer)
 	MemoryContextDelete(writer->row_context);
 }
 
-/* From the delta row in the slot to a state row; values it computes live in row_context. */
-static void
+/* From the delta row in the slot to a state row, whose checksum it returns; values it computes live in row_context. */
+static uint64
 write_delta(BuildWriter *writer)
 {
 	WeirState  *state = writer->state;
@@ -284,6 +286,7 @@ write_delta(BuildWriter *writer)
 	WeirRow		key;
 	WeirRow		delta;
 	WeirRow		row;
+	uint64		checksum;
 
 	split_delta(state, writer->delta, &key, &delta);
 	if (!weir_fold_combine(state->fold, NULL, &delta, NULL, &writer->hidden))
@@ -296,10 +299,12 @@ write_delta(BuildWriter *writer)
 	ExecStoreVirtualTuple(slot);
 	/* A copy of its own: the delta slot and row_context are used for the next row. */
 	ExecMaterializeSlot(slot);
+	checksum = weir_state_row_checksum(slot);
 	MemoryContextSwitchTo(caller_context);
 	MemoryContextReset(writer->row_context);
 	if (++writer->nslots == ROWS_PER_INSERT)
 		flush_slots(writer);
+	return checksum;
 }
 
 /* Up to max_rows rows of one table; true when it has no more. */
@@ -316,9 +321,10 @@ write_target(BuildTarget *target, int64 max_rows, int64 *nwritten)
 		more = tuplestore_gettupleslot(target->rows, true, false, writer.delta);
 		if (!more)
 			break;
-		write_delta(&writer);
+		target->written.sum += write_delta(&writer);
 	}
 	end_writer(&writer);
+	target->written.rows += *nwritten;
 	return !more;
 }
 
@@ -391,6 +397,33 @@ name_of_state_table(WeirState *state)
 	return name;
 }
 
+uint64
+weir_state_build_checksum(WeirStateBuild *build)
+{
+	uint64		sum = 0;
+
+	for (int i = 0; i < build->ntargets; i++)
+		sum += build->targets[i].written.sum;
+	return sum;
+}
+
+static void
+check_written(BuildTarget *target)
+{
+	Relation	relation = table_open(target->state->relid, AccessShareLock);
+	WeirStateChecksum found = weir_state_table_checksum(relation);
+
+	if (found.rows != target->written.rows || found.sum != target->written.sum)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("state table \"%s\" does not hold what was written into it", RelationGetRelationName(relation)),
+				 errdetail(INT64_FORMAT " rows with checksum " UINT64_FORMAT " were written, " INT64_FORMAT
+						   " with " UINT64_FORMAT " are there.",
+						   target->written.rows, target->written.sum, found.rows, found.sum),
+				 errhint("Look for who else has written to it, and at the server's disks; then start again.")));
+	table_close(relation, NoLock);
+}
+
 static void
 finish_target(WeirState *state)
 {
@@ -409,7 +442,10 @@ weir_state_build_finish(WeirStateBuild *build)
 
 	weir_state_connect_spi();
 	for (int i = 0; i < build->ntargets; i++)
+	{
+		check_written(&build->targets[i]);
 		finish_target(build->targets[i].state);
+	}
 	CommandCounterIncrement();
 	MemoryContextSwitchTo(state->work_context);
 	weir_owner_scope_enter(&scope, state->owner);

@@ -54,8 +54,8 @@ extern void weir_state_aborted(WeirState *state);	/* drops the key cache */
  * definition's. check: in the same transaction, for rows that are a user's word:
  * 22023 or 23505 when they cannot be a state; names: what the hidden columns
  * are called there. write: in a transaction of the caller's, up to max_rows rows;
- * true when all is written. finish: in a transaction, creates the unique
- * indexes and, without keys, the one row if none came; ANALYZE-like stats are
+ * true when all is written. finish: in a transaction, compares what is in the
+ * tables with what was written (XX001), creates the unique indexes and, without keys, the one row if none came; ANALYZE-like stats are
  * left to autovacuum. A build that is not finished is simply thrown away:
  * weir_state_build_clear empties the tables (TRUNCATE: nobody reads them yet).
  */
@@ -65,6 +65,7 @@ extern void weir_state_build_check(WeirStateBuild *build, const char *const *nam
 extern bool weir_state_build_write(WeirStateBuild *build, int64 max_rows);
 extern int64 weir_state_build_rows_written(WeirStateBuild *build);
 extern int64 weir_state_build_rows_total(WeirStateBuild *build);
+extern uint64 weir_state_build_checksum(WeirStateBuild *build);	/* of the rows written, see state_checksum.h */
 extern void weir_state_build_finish(WeirStateBuild *build);
 extern void weir_state_build_clear(WeirState *state);
 

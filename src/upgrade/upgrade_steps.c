@@ -373,7 +373,7 @@ weir_upgrade_walk(const WeirOperator *operator, WeirUpgrade *upgrade)
 		case WEIR_PHASE_BUILDING:
 			if (run.status == WEIR_RUN_BUILDING)
 				return false;
-			enter_phase(operator, upgrade, WEIR_PHASE_CATCHING_UP, GetUserId(), NULL, NULL);
+			enter_phase(operator, upgrade, WEIR_PHASE_CATCHING_UP, GetUserId(), NULL, run.build);
 			return true;
 		case WEIR_PHASE_CATCHING_UP:
 			if (run.status != WEIR_RUN_LIVE)

@@ -7,7 +7,7 @@
  * 2. one snapshot whose relation to the WAL is known gives the rows, kept
  *    outside of transactions: no transaction id is held while reading;
  * 3. the rows are written in short transactions;
- * 4. indexes, counts compared, and the row says "running" at that LSN.
+ * 4. counts and checksums compared, indexes, and the row says "running" at that LSN.
  * Killed anywhere before 4 commits: everything starts over, from a new slot
  * and an emptied table; nothing half-done is kept and nobody saw it.
  *
@@ -304,7 +304,7 @@ finish(WeirReader *reader, BuildPlan *plan, WeirStateBuild *build, XLogRecPtr ls
 		elog(ERROR, "build wrote " INT64_FORMAT " of " INT64_FORMAT " rows",
 			 weir_state_build_rows_written(build), weir_state_build_rows_total(build));
 	weir_state_build_finish(build);
-	weir_version_run_built(plan->member.operator_id, plan->member.version, lsn);
+	weir_version_run_built(plan->member.operator_id, plan->member.version, lsn, weir_state_build_checksum(build));
 	weir_serving_show(plan->member.operator_id, plan->member.version);
 	weir_reader_start_at(reader->reader_id, lsn);
 	WEIR_CRASH_POINT("build-before-commit");
