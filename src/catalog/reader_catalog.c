@@ -72,6 +72,15 @@ weir_reader_insert(int stream_id, WeirReaderKind kind, WeirReaderStatus status,
 }
 
 WeirReaderRow *
+weir_reader_get(int64 reader_id)
+{
+	if (weir_query(NULL, "SELECT " READER_COLUMNS " FROM weir_internal.reader WHERE reader_id = $1",
+				   "l", reader_id) == 0)
+		return NULL;
+	return reader_from_result(0);
+}
+
+WeirReaderRow *
 weir_reader_get_main(int stream_id)
 {
 	if (weir_query(NULL, "SELECT " READER_COLUMNS " FROM weir_internal.reader "
@@ -160,6 +169,13 @@ void
 weir_reader_lock(int64 reader_id)
 {
 	weir_query(NULL, "SELECT 1 FROM weir_internal.reader WHERE reader_id = $1 FOR UPDATE", "l", reader_id);
+}
+
+bool
+weir_reader_try_lock(int64 reader_id)
+{
+	return weir_query(NULL, "SELECT 1 FROM weir_internal.reader WHERE reader_id = $1 FOR UPDATE SKIP LOCKED",
+					  "l", reader_id) > 0;
 }
 
 bool

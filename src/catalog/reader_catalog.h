@@ -41,6 +41,7 @@ typedef struct WeirReaderRow
 
 extern int64 weir_reader_insert(int stream_id, WeirReaderKind kind, WeirReaderStatus status,
 								XLogRecPtr processed_lsn, bool slot_pending);
+extern WeirReaderRow *weir_reader_get(int64 reader_id);			/* NULL: none */
 extern WeirReaderRow *weir_reader_get_main(int stream_id);		/* NULL: none */
 extern List *weir_reader_list(void);							/* all rows */
 /* Takes the row over for this process: epoch + 1. NULL when it is gone or ended. */
@@ -54,6 +55,7 @@ extern void weir_reader_slot_copied(int64 reader_id, const char *slot_name);	/* 
 extern void weir_reader_end(int64 reader_id);
 extern void weir_reader_delete(int64 reader_id);
 extern void weir_reader_lock(int64 reader_id);
+extern bool weir_reader_try_lock(int64 reader_id);	/* false: gone, or its process is in a batch transaction */
 /* Locks both rows in id order and returns their positions; false when one is gone or not running. */
 extern bool weir_reader_lock_two(int64 first, int64 second, XLogRecPtr *first_lsn, XLogRecPtr *second_lsn);
 /* Lowest position whose slot copy is still to be made; Invalid: none. */

@@ -8,6 +8,10 @@
  * first where a slot is made (its name is recorded by the reader), and last
  * where one is dropped. Orphans are recognised by name: weir_<database>_...
  * that no row names.
+ *
+ * A place may be given up for the WAL it keeps when nobody is at work there:
+ * that of a stopped version, and that of a catch-up reader that cannot go on.
+ * The positions in the catalog decide, so one that is merely slow is safe.
  */
 #include "postgres.h"
 
@@ -22,6 +26,7 @@
 #include "catalog/version_catalog.h"
 #include "source/source_local.h"
 #include "weir_guc.h"
+#include "weir_shmem.h"
 #include "worker/attempt.h"
 #include "worker/reader_pool.h"
 #include "worker/reconcile.h"
@@ -264,13 +269,21 @@ lose_place(const WeirReaderRow *row, const char *why, int64 retained_mb)
  * main reader so are those that still were to get a copy of its slot, in one
  * transaction: the slot of the next main reader begins after them. Rows are
  * read anew, because the reader may have added one before it ended.
+ *
+ * False while its process is in a batch transaction: then it is at work, and
+ * waiting for it would hold up everybody else.
  */
-static void
+static bool
 give_up(const WeirReaderRow *row, const char *why, int64 retained_mb)
 {
 	ListCell   *lc;
 
 	weir_worker_begin();
+	if (!weir_reader_try_lock(row->reader_id))
+	{
+		weir_worker_commit();
+		return false;
+	}
 	lose_place(row, why, retained_mb);
 	foreach(lc, row->kind == WEIR_READER_MAIN ? weir_reader_list() : NIL)
 	{
@@ -280,6 +293,7 @@ give_up(const WeirReaderRow *row, const char *why, int64 retained_mb)
 			lose_place(other, why, retained_mb);
 	}
 	weir_worker_commit();
+	return true;
 }
 
 /*
@@ -298,43 +312,170 @@ weir_slots_fence_foreign(void)
 
 		if (row->is_ours || row->status == WEIR_READER_ENDED)
 			continue;
-		give_up(row, "its position belongs to another cluster, timeline or database", 0);
-		changed = true;
+		changed |= give_up(row, "its position belongs to another cluster, timeline or database", 0);
 	}
 	return changed;
+}
+
+/* When a catch-up reader was last seen to get on: known to this coordinator only, a new one begins anew. */
+typedef struct Progress
+{
+	int64		reader_id;
+	XLogRecPtr	processed_lsn;
+	int			pid;			/* the first process that was seen at this position, 0 none */
+	XLogRecPtr	wal_end;		/* of the server, when it was last at work */
+} Progress;
+
+static List *progress_list = NIL;
+
+/* Of readers that are gone, and of places where nobody is at work. */
+static void
+forget_progress(List *rows)
+{
+	ListCell   *lc;
+
+	foreach(lc, progress_list)
+	{
+		Progress   *progress = lfirst(lc);
+		bool		is_needed = false;
+		ListCell   *other;
+
+		foreach(other, rows)
+		{
+			const WeirReaderRow *row = lfirst(other);
+
+			is_needed = is_needed || (row->reader_id == progress->reader_id && row->kind == WEIR_READER_CATCH_UP);
+		}
+		if (is_needed)
+			continue;
+		progress_list = foreach_delete_current(progress_list, lc);
+		pfree(progress);
+	}
+}
+
+static Progress *
+find_progress(int64 reader_id)
+{
+	MemoryContext old;
+	Progress   *progress;
+	ListCell   *lc;
+
+	foreach(lc, progress_list)
+	{
+		progress = lfirst(lc);
+		if (progress->reader_id == reader_id)
+			return progress;
+	}
+	old = MemoryContextSwitchTo(WeirWorkerContext);
+	progress = palloc0(sizeof(Progress));
+	progress->reader_id = reader_id;
+	progress_list = lappend(progress_list, progress);
+	MemoryContextSwitchTo(old);
+	return progress;
+}
+
+/*
+ * WAL that was written since a catch-up reader was last at work. It is at work
+ * when its position has moved, and when the first process at that position is
+ * still there and has a main reader to catch up with: a large transaction may
+ * take it long. Who was started again has yet to get somewhere.
+ */
+static uint64
+wal_without_progress(const WeirReaderRow *row, XLogRecPtr now)
+{
+	Progress   *progress = find_progress(row->reader_id);
+	WeirReaderShmem *reader = weir_reader_find(MyDatabaseId, row->reader_id);
+	WeirReaderShmem *main_reader = weir_main_reader_find(MyDatabaseId);
+	int			pid = reader != NULL ? reader->pid : 0;
+	bool		has_moved = XLogRecPtrIsInvalid(progress->wal_end) || progress->processed_lsn != row->processed_lsn;
+
+	if (has_moved || progress->pid == 0)
+		progress->pid = pid;
+	progress->processed_lsn = row->processed_lsn;
+	if (has_moved ||
+		(pid != 0 && pid == progress->pid &&
+		 main_reader != NULL && !XLogRecPtrIsInvalid(pg_atomic_read_u64(&main_reader->processed_lsn))))
+		progress->wal_end = now;
+	return now - progress->wal_end;
+}
+
+/* May this reader's place be given up for the WAL that it keeps? */
+static bool
+keeps_too_much(const WeirReaderRow *row, XLogRecPtr restart_lsn, XLogRecPtr now)
+{
+	uint64		kept = now - restart_lsn;
+
+	switch (row->kind)
+	{
+		case WEIR_READER_MAIN:
+			return false;		/* all live operators depend on it */
+		case WEIR_READER_CATCH_UP:
+			kept = Min(kept, wal_without_progress(row, now));
+			break;
+		case WEIR_READER_STOPPED:
+			break;
+	}
+	return weir_guc_max_retained_wal_mb >= 0 &&
+		kept / (1024 * 1024) > (uint64) weir_guc_max_retained_wal_mb;
+}
+
+/*
+ * A build that was interrupted starts over with another slot: while it waits
+ * for that, for a worker or for what failed to be mended, nobody needs this one.
+ */
+static bool
+drop_useless_slot(void *argument)
+{
+	const WeirReaderRow *row = argument;
+	WeirReaderRow *now;
+	bool		is_useless;
+
+	if (weir_reader_pool_is_running(row->reader_id))
+		return false;
+	/* Without a process the row does not change any more. */
+	weir_worker_begin();
+	now = weir_reader_get(row->reader_id);
+	is_useless = now != NULL && now->status == WEIR_READER_BUILDING &&
+		now->slot_name != NULL && strcmp(now->slot_name, row->slot_name) == 0;
+	weir_worker_commit();
+	return is_useless && drop_if_free(row->slot_name);
 }
 
 bool
 weir_slots_bound_retained_wal(void)
 {
 	XLogRecPtr	now = GetXLogWriteRecPtr();
+	List	   *rows = list_readers();
 	ListCell   *lc;
 	bool		changed = false;
 
-	foreach(lc, list_readers())
+	forget_progress(rows);
+	foreach(lc, rows)
 	{
 		WeirReaderRow *row = lfirst(lc);
 		XLogRecPtr	restart_lsn = InvalidXLogRecPtr;
 		bool		invalidated = false;
-		int64		retained_mb;
 
-		if (row->status != WEIR_READER_RUNNING || row->slot_name == NULL || row->slot_pending)
+		if (row->slot_name == NULL || row->slot_pending)
+			continue;
+		if (row->status == WEIR_READER_BUILDING)
+		{
+			if (weir_slot_exists(row->slot_name, NULL, &restart_lsn, NULL, NULL) &&
+				keeps_too_much(row, restart_lsn, now))
+				changed |= weir_attempt(drop_useless_slot, row, row->reader_id, 0);
+			continue;
+		}
+		if (row->status != WEIR_READER_RUNNING)
 			continue;
 		/* Of whatever kind: a reader that cannot have its slot would only fail at each start. */
 		if (!weir_slot_exists(row->slot_name, NULL, &restart_lsn, &invalidated, NULL) || invalidated)
 		{
-			give_up(row, "its slot was removed or invalidated", 0);
-			changed = true;
+			changed |= give_up(row, "its slot was removed or invalidated", 0);
 			continue;
 		}
-		if (row->kind != WEIR_READER_STOPPED)
-			continue;			/* runs, so it lets go of WAL by itself */
-		retained_mb = (int64) (now - restart_lsn) / (1024 * 1024);
-		if (weir_guc_max_retained_wal_mb >= 0 && retained_mb > weir_guc_max_retained_wal_mb)
-		{
-			give_up(row, "it kept more WAL than weir.max_retained_wal allows", retained_mb);
-			changed = true;
-		}
+		if (keeps_too_much(row, restart_lsn, now))
+			changed |= give_up(row, "it kept more WAL than weir.max_retained_wal allows",
+							   (int64) (now - restart_lsn) / (1024 * 1024));
 	}
 	return changed;
 }
