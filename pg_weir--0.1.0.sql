@@ -20,8 +20,9 @@ COMMENT ON SCHEMA weir_state IS 'pg_weir: one state table for each operator vers
  * No foreign keys between them on purpose: a foreign key check takes a lock on
  * the referenced row, and a worker must never wait for a user's open
  * transaction. Two groups of tables: those that control calls write (stream,
- * operator, version, serving, upgrade, ledger) and those that only workers
- * write (reader, version_run, version_stat). Readers lock only the latter.
+ * operator, version, serving, upgrade, objective, ledger) and those that only
+ * workers write (reader, version_run, version_stat; alert). Readers lock only
+ * the latter.
  */
 
 CREATE TABLE weir_internal.stream (
@@ -225,6 +226,32 @@ CREATE TABLE weir_internal.version_stat (
     PRIMARY KEY (operator_id, version)
 ) WITH (fillfactor = 30);
 
+CREATE TABLE weir_internal.objective (
+    operator_id bigint PRIMARY KEY,
+    objectives jsonb NOT NULL,          -- as given; what they mean:
+    max_lag interval,
+    max_lag_bytes bigint,
+    max_retained_wal bigint,
+    set_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    set_by name NOT NULL
+);
+
+CREATE TABLE weir_internal.alert (
+    alert_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    condition text NOT NULL,
+    operator_id bigint NOT NULL,        -- 0: of a reader with several
+    reader_id bigint NOT NULL,          -- 0: of an operator, whoever reads for it
+    version int,
+    message text NOT NULL,
+    hint text NOT NULL,
+    detail jsonb NOT NULL,              -- measured values, when it was raised
+    raised_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    cleared_at timestamptz,
+    CONSTRAINT alert_subject_check CHECK (operator_id <> 0 OR reader_id <> 0)
+);
+CREATE UNIQUE INDEX alert_one_open_per_condition ON weir_internal.alert (condition, operator_id, reader_id)
+    WHERE cleared_at IS NULL;
+
 /* ------------------------------------------------------------------ roles */
 -- Cluster-wide, so another database may have made them already.
 
@@ -262,6 +289,11 @@ CREATE FUNCTION weir.resume_operator(operator regclass) RETURNS void
 AS 'MODULE_PATHNAME', 'weir_resume_operator' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION weir.resume_operator(regclass) IS
 'Requests that a paused or stopped operator goes on from its position (weir.wait_for). An error leaves it as it was.';
+
+CREATE FUNCTION weir.set_objective(operator regclass, objectives jsonb) RETURNS void
+AS 'MODULE_PATHNAME', 'weir_set_objective' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION weir.set_objective(regclass, jsonb) IS
+'Sets an operator''s service-level objectives in place of those it had; {} removes them. Acts at once; weir.alerts follows within seconds. An error leaves them as they were.';
 
 CREATE FUNCTION weir.rebuild_operator(operator regclass,
     OUT upgrade_id bigint, OUT from_version int, OUT to_version int, OUT strategy text, OUT notes text[])
@@ -346,7 +378,7 @@ COMMENT ON FUNCTION weir.explain_definition(text) IS
 'Tells how a definition would be kept up to date, column by column, or everything that stands against it. Acts at once; changes nothing.';
 
 CREATE FUNCTION weir_internal.reader_activity(reader_id bigint, OUT pid int, OUT processed_lsn pg_lsn,
-    OUT scanned_lsn pg_lsn, OUT longest_hold_ms double precision, OUT waiting_since timestamptz)
+    OUT scanned_lsn pg_lsn, OUT longest_hold_ms double precision, OUT waiting_since timestamptz, OUT gives_way boolean)
 AS 'MODULE_PATHNAME', 'weir_reader_activity' LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION weir_internal.reader_activity(bigint) IS
 'What a running reader publishes in shared memory; NULL columns when it does not run.';
@@ -417,7 +449,7 @@ SELECT o.view_oid::regclass AS operator, s.version,
          WHEN r.status IN ('stopped', 'failed') AND r.stop_cause = 'stale' THEN 'stale'
          ELSE coalesce(r.status, 'new') END AS status,
     st.name AS stream, a.rolname AS owner, o.options, u.upgrade_id, u.phase AS upgrade_phase,
-    coalesce(act.processed_lsn, rd.processed_lsn) AS processed_lsn,
+    coalesce(act.processed_lsn, rd.processed_lsn) AS processed_lsn, j.objectives,
     CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN r.message END AS message,
     CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN
         CASE WHEN o.desired = 'pause' OR r.status = 'stopped'
@@ -435,6 +467,7 @@ LEFT JOIN weir_internal.version_run r ON r.operator_id = o.operator_id AND r.ver
 LEFT JOIN weir_internal.reader rd ON rd.reader_id = r.reader_id
 LEFT JOIN LATERAL weir_internal.reader_activity(rd.reader_id) act ON true
 LEFT JOIN weir_internal.upgrade u ON u.operator_id = o.operator_id AND u.phase NOT IN ('finalized', 'rolled_back')
+LEFT JOIN weir_internal.objective j ON j.operator_id = o.operator_id
 WHERE NOT o.dropped;
 COMMENT ON VIEW weir.operators IS 'Operators of this database, with the version that serves and its status.';
 COMMENT ON COLUMN weir.operators.operator IS 'The operator: its view.';
@@ -446,6 +479,7 @@ COMMENT ON COLUMN weir.operators.options IS 'Options given at creation.';
 COMMENT ON COLUMN weir.operators.upgrade_id IS 'Upgrade under way, if any.';
 COMMENT ON COLUMN weir.operators.upgrade_phase IS 'Phase of that upgrade.';
 COMMENT ON COLUMN weir.operators.processed_lsn IS 'Every commit that ends at or before it has been applied.';
+COMMENT ON COLUMN weir.operators.objectives IS 'What weir.set_objective was given last; NULL: nothing.';
 COMMENT ON COLUMN weir.operators.message IS 'Why it stopped (owner and monitors only).';
 COMMENT ON COLUMN weir.operators.hint IS 'Command that mends it (owner and monitors only).';
 COMMENT ON COLUMN weir.operators.created_at IS 'When it was created.';
@@ -543,6 +577,7 @@ SELECT o.view_oid::regclass AS operator, v.version,
          WHEN r.status = 'catching_up' THEN 'catching up'
          WHEN act.waiting_since IS NOT NULL THEN 'waiting for older transactions'
          WHEN r.rows_total IS NULL THEN 'reading'
+         WHEN act.gives_way THEN 'giving way'
          ELSE 'writing' END AS step,
     r.rows_total, r.rows_written,
     CASE WHEN r.rows_total > 0 THEN round(100.0 * r.rows_written / r.rows_total, 1) END AS percent,
@@ -560,7 +595,7 @@ WHERE NOT o.dropped AND NOT v.retired AND coalesce(r.status, 'building') IN ('bu
 COMMENT ON VIEW weir.progress IS 'Versions that are being built or catching up (throwaways of weir.verify have numbers below zero).';
 COMMENT ON COLUMN weir.progress.operator IS 'The operator.';
 COMMENT ON COLUMN weir.progress.version IS 'Version that is being built.';
-COMMENT ON COLUMN weir.progress.step IS 'queued, waiting for older transactions, reading, writing or catching up.';
+COMMENT ON COLUMN weir.progress.step IS 'queued, waiting for older transactions, reading, writing, giving way or catching up.';
 COMMENT ON COLUMN weir.progress.rows_total IS 'Rows to write; known once the source has been read.';
 COMMENT ON COLUMN weir.progress.rows_written IS 'Rows written.';
 COMMENT ON COLUMN weir.progress.percent IS 'Share of the rows written, in percent.';
@@ -660,7 +695,7 @@ COMMENT ON COLUMN weir.ledger.recorded_at IS 'When it was recorded.';
 COMMENT ON COLUMN weir.ledger.operator IS 'Name of the operator at that time.';
 COMMENT ON COLUMN weir.ledger.operator_id IS 'Number of the operator.';
 COMMENT ON COLUMN weir.ledger.upgrade_id IS 'Upgrade it belongs to, if any.';
-COMMENT ON COLUMN weir.ledger.event IS 'create, drop, pause, resume, stop, lost, phase, gate, pause_upgrade, resume_upgrade or rollback_impossible.';
+COMMENT ON COLUMN weir.ledger.event IS 'create, drop, pause, resume, objective, stop, lost, phase, gate, pause_upgrade, resume_upgrade or rollback_impossible.';
 COMMENT ON COLUMN weir.ledger.from_phase IS 'Phase before.';
 COMMENT ON COLUMN weir.ledger.to_phase IS 'Phase after.';
 COMMENT ON COLUMN weir.ledger.from_version IS 'Version before.';
@@ -742,6 +777,108 @@ COMMENT ON COLUMN weir.batches.read_ms IS 'Time spent reading it from the WAL, i
 COMMENT ON COLUMN weir.batches.apply_ms IS 'Time spent applying it to all versions, in milliseconds.';
 COMMENT ON COLUMN weir.batches.commit_ms IS 'Time spent committing it, in milliseconds.';
 COMMENT ON COLUMN weir.batches.committed_at IS 'When it was committed.';
+
+-- What needs a person now. The coordinator compares it with the alerts that are open. An objective or a limit that was
+-- passed counts until the value is a fifth below it, so that one that swings about it is one alert.
+CREATE VIEW weir_internal.condition_now AS
+WITH open AS (SELECT condition, operator_id, reader_id FROM weir_internal.alert WHERE cleared_at IS NULL),
+reading AS (SELECT sr.*, r.status, r.slot_name FROM weir.stat_readers sr JOIN weir_internal.reader r USING (reader_id)),
+standing AS (
+    SELECT o.operator_id, o.view_oid::regclass AS operator, s.version, r.status, r.stop_cause, r.sqlstate, r.message,
+        r.hint, r.error_lsn, r.status_since, coalesce(o.resumed_at > r.status_since, false) AS is_resuming,
+        NOT EXISTS (SELECT FROM pg_catalog.pg_class d WHERE d.oid = v.definition_view) AS source_dropped,
+        CASE WHEN r.status IN ('live', 'catching_up') THEN sr.lag_time
+             WHEN r.status IN ('stopped', 'failed', 'lost') THEN clock_timestamp() - r.status_since END AS lag_time,
+        sr.lag_bytes, sr.retained_wal_bytes
+    FROM weir_internal.operator o
+    JOIN weir_internal.serving s USING (operator_id)
+    JOIN weir_internal.version v ON v.operator_id = o.operator_id AND v.version = s.version
+    LEFT JOIN weir_internal.version_run r ON r.operator_id = o.operator_id AND r.version = s.version
+    LEFT JOIN reading sr ON sr.reader_id = r.reader_id
+    WHERE NOT o.dropped)
+SELECT x.condition, st.operator_id, 0::bigint AS reader_id, st.version,
+    format('version %s: %s', st.version, coalesce(st.message, 'the source was dropped')) AS message,
+    coalesce(st.hint, format(CASE x.condition WHEN 'operator_stopped' THEN 'SELECT weir.resume_operator(%L);'
+        ELSE 'SELECT * FROM weir.rebuild_operator(%L);' END, st.operator)) AS hint,
+    jsonb_build_object('sqlstate', st.sqlstate, 'lsn', st.error_lsn, 'since', st.status_since) AS detail
+FROM standing st, LATERAL (SELECT CASE
+    WHEN st.source_dropped OR st.status IN ('stopped', 'failed') AND st.stop_cause = 'stale' THEN 'operator_stale'
+    WHEN st.status = 'stopped' AND st.stop_cause = 'error' THEN 'operator_stopped'
+    WHEN st.status IN ('failed', 'lost') THEN 'operator_' || st.status END) x (condition)
+WHERE x.condition IS NOT NULL AND (st.status <> 'stopped' OR NOT st.is_resuming)
+UNION ALL
+SELECT x.condition, st.operator_id, 0, st.version,
+    CASE x.condition WHEN 'max_lag' THEN format('changes are applied %s s late; the objective is %s s', round(x.measured, 1), x.most)
+         ELSE format('%s is %s; the objective is %s', x.what, pg_size_pretty(x.measured), pg_size_pretty(x.most)) END,
+    'SELECT * FROM weir.stat_readers; SELECT * FROM weir.batches ORDER BY committed_at DESC LIMIT 20;',
+    jsonb_build_object('measured', x.measured, 'objective', x.most)
+FROM weir_internal.objective j
+JOIN standing st USING (operator_id), LATERAL (VALUES
+    ('max_lag', NULL, extract(epoch FROM st.lag_time), trim_scale(extract(epoch FROM j.max_lag))),
+    ('max_lag_bytes', 'WAL not read yet', st.lag_bytes, j.max_lag_bytes),
+    ('max_retained_wal', 'WAL kept', st.retained_wal_bytes, j.max_retained_wal)) x (condition, what, measured, most)
+WHERE CASE WHEN EXISTS (SELECT FROM open a WHERE a.operator_id = st.operator_id AND a.condition = x.condition)
+    -- Not known for a moment, as when a reader starts, is no end.
+    THEN x.most IS NOT NULL AND coalesce(x.measured > 0.8 * x.most, true) ELSE x.measured > x.most END
+UNION ALL
+SELECT 'reader_down', 0, v.reader_id, NULL, 'the main reader of the stream does not run',
+    'SELECT * FROM weir.doctor(); and look for "pg_weir reader" in the server log',
+    jsonb_build_object('lag_bytes', v.lag_bytes, 'last_commit_time', v.last_commit_time)
+FROM reading v
+WHERE v.kind = 'main' AND v.status <> 'ended' AND (SELECT act.pid IS NULL FROM weir_internal.reader_activity(v.reader_id) act)
+    AND (weir_internal.stream_lag() > '5 s' OR EXISTS (SELECT FROM open a WHERE a.condition = 'reader_down'))
+UNION ALL
+SELECT 'slot_near_limit', coalesce(x.operator_id, 0), v.reader_id, x.version,
+    format('slot "%s" keeps %s of WAL; at %s it is given up', v.slot_name, pg_size_pretty(v.retained_wal_bytes), pg_size_pretty(m.most)),
+    CASE WHEN x.operator IS NULL THEN 'SELECT * FROM weir.stat_readers;' ELSE format('SELECT weir.resume_operator(%L);', x.operator) END,
+    jsonb_build_object('measured', v.retained_wal_bytes, 'limit', m.most)
+FROM reading v
+LEFT JOIN LATERAL (SELECT o.operator_id, o.view_oid::regclass AS operator, r.version FROM weir_internal.version_run r
+    JOIN weir_internal.operator o USING (operator_id) WHERE r.reader_id = v.reader_id AND v.kind = 'stopped' AND NOT o.dropped LIMIT 1) x ON true,
+LATERAL (SELECT least(nullif(pg_size_bytes(current_setting('max_slot_wal_keep_size')), -1),
+    CASE v.kind WHEN 'stopped' THEN nullif(pg_size_bytes(current_setting('weir.max_retained_wal', true)), -1) END)::numeric) m (most)
+WHERE v.status = 'running' AND v.retained_wal_bytes > m.most * CASE WHEN EXISTS (SELECT FROM open a
+    WHERE a.reader_id = v.reader_id AND a.condition = 'slot_near_limit') THEN 0.64 ELSE 0.8 END
+UNION ALL
+SELECT 'rollback_impossible', u.operator_id, 0, old.version,
+    format('version %s, to which upgrade %s could be rolled back, is %s: %s', old.version, u.upgrade_id, old.status, old.message),
+    coalesce(old.hint, format(CASE old.status WHEN 'stopped' THEN 'SELECT weir.resume_operator(%L);' ELSE 'SELECT weir.finalize_upgrade(%L);' END, st.operator)),
+    jsonb_build_object('upgrade_id', u.upgrade_id, 'status', old.status, 'lsn', old.error_lsn)
+FROM weir_internal.upgrade u
+JOIN standing st USING (operator_id)
+JOIN weir_internal.version_run old ON old.operator_id = u.operator_id AND old.version = u.from_version
+JOIN weir_internal.operator o ON o.operator_id = u.operator_id
+-- A rebuild has no safe window: it is finalized in the next turn.
+WHERE u.phase IN ('shifting', 'observing') AND u.safe_window > interval '0' AND st.version = u.to_version AND (old.status IN ('failed', 'lost')
+    OR old.status = 'stopped' AND old.stop_cause <> 'lock' AND NOT coalesce(o.resumed_at > old.status_since, false))
+UNION ALL
+SELECT 'safe_window_ending', u.operator_id, 0, u.from_version,
+    format('upgrade %s is finalized at %s; then there is no way back to version %s', u.upgrade_id, u.observing_until, u.from_version),
+    format('SELECT weir.finalize_upgrade(%1$L); or SELECT * FROM weir.rollback_upgrade(%1$L);', st.operator),
+    jsonb_build_object('upgrade_id', u.upgrade_id, 'observing_until', u.observing_until)
+FROM weir_internal.upgrade u
+JOIN standing st USING (operator_id)
+WHERE u.phase = 'observing' AND u.safe_window > interval '0' AND clock_timestamp() > u.observing_until - least(u.safe_window / 10, interval '1 hour');
+COMMENT ON VIEW weir_internal.condition_now IS 'What needs a person now, whether or not an alert is open for it.';
+
+CREATE VIEW weir.alerts AS
+SELECT a.alert_id, a.condition, o.view_oid::regclass AS operator, a.version, nullif(a.reader_id, 0) AS reader_id,
+    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN a.message END AS message,
+    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN a.hint END AS hint, a.detail, a.raised_at, a.cleared_at
+FROM weir_internal.alert a
+LEFT JOIN weir_internal.operator o USING (operator_id)
+WHERE NOT coalesce(o.dropped, false);
+COMMENT ON VIEW weir.alerts IS 'Conditions that need a person, and the last that have ended; each change is also a NOTIFY on channel weir_alert.';
+COMMENT ON COLUMN weir.alerts.alert_id IS 'Number of the alert.';
+COMMENT ON COLUMN weir.alerts.condition IS 'What is the case: operator_stopped, operator_stale, operator_failed, operator_lost, max_lag, max_lag_bytes, max_retained_wal, reader_down, slot_near_limit, rollback_impossible or safe_window_ending.';
+COMMENT ON COLUMN weir.alerts.operator IS 'The operator; NULL when it is about a main reader.';
+COMMENT ON COLUMN weir.alerts.version IS 'Version it is about.';
+COMMENT ON COLUMN weir.alerts.reader_id IS 'Reader it is about, if any.';
+COMMENT ON COLUMN weir.alerts.message IS 'What was found (owner and monitors only).';
+COMMENT ON COLUMN weir.alerts.hint IS 'What to run (owner and monitors only).';
+COMMENT ON COLUMN weir.alerts.detail IS 'Measured values when it was raised.';
+COMMENT ON COLUMN weir.alerts.raised_at IS 'When it was noticed.';
+COMMENT ON COLUMN weir.alerts.cleared_at IS 'When its end was noticed; NULL while it lasts.';
 
 /* ----------------------------------------------------------------- rights */
 

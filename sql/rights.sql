@@ -99,7 +99,7 @@ SELECT c.relname, attempt_code(format('SELECT nextval(%L)', c.oid::regclass)) FR
 -- another role can do nothing to it ---------------------------------------------------------
 SELECT attempt('SELECT * FROM shop.by_item');
 SELECT name, attempt(format('SELECT weir.%s(''shop.by_item''%s)', name, more)) FROM (VALUES ('drop_operator', ''), ('drop_operator', ', true'),
-    ('pause_operator', ''), ('resume_operator', ''), ('rebuild_operator', ''),
+    ('pause_operator', ''), ('resume_operator', ''), ('rebuild_operator', ''), ('set_objective', ', ''{}'''),
     ('start_upgrade', ', ''SELECT item, sum(amount) AS total FROM rights.sales GROUP BY item'''), ('advance_upgrade', ''), ('pause_upgrade', ''), ('resume_upgrade', ''),
     ('rollback_upgrade', ''), ('finalize_upgrade', ''), ('wait_for_upgrade', ', ''observing'''), ('verify', '')) calls (name, more);
 -- but see that it is there, and wait

@@ -60,6 +60,7 @@ init_atomics(void)
 		pg_atomic_init_u64(&weir_shared->databases[i].last_commit_lsn, 0);
 		pg_atomic_init_u64(&weir_shared->databases[i].fresh_at, 0);
 		pg_atomic_init_u64(&weir_shared->databases[i].watched_since, 0);
+		pg_atomic_init_u32(&weir_shared->databases[i].builds_give_way, 0);
 	}
 
 	for (int i = 0; i < WEIR_MAX_READERS; i++)
@@ -75,6 +76,7 @@ init_atomics(void)
 		pg_atomic_init_u32(&reader->pause_asked, 0);
 		pg_atomic_init_u64(&reader->longest_hold_us, 0);
 		pg_atomic_init_u64(&reader->waiting_since, 0);
+		pg_atomic_init_u32(&reader->gives_way, 0);
 	}
 }
 
@@ -264,6 +266,7 @@ weir_shmem_claim_database(Oid database)
 		pg_atomic_write_u64(&entry->last_commit_lsn, 0);
 		pg_atomic_write_u64(&entry->fresh_at, 0);
 		pg_atomic_write_u64(&entry->watched_since, GetCurrentTimestamp());
+		pg_atomic_write_u32(&entry->builds_give_way, 0);
 		/* Backends find the entry by this OID without the lock. */
 		pg_write_barrier();
 		pg_atomic_write_u32(&weir_shared->database_oids[i], database);

@@ -33,6 +33,7 @@ typedef struct WeirReaderShmem
 	pg_atomic_uint32 pause_asked;	/* 1: a version of this main reader is to be paused; it need not wait for a batch */
 	pg_atomic_uint64 longest_hold_us;
 	pg_atomic_uint64 waiting_since;	/* TimestampTz since when it waits for other transactions to end (slot creation); 0 no */
+	pg_atomic_uint32 gives_way;	/* 1: it has stopped building for a moment, for others' objectives */
 } WeirReaderShmem;
 
 typedef enum WeirRequestState
@@ -95,7 +96,10 @@ extern void weir_wake_reader(WeirReaderShmem *reader);
 /* Called by the commit callback of every backend (wakeup.c). */
 extern void weir_wake_readers_of_database(Oid database, XLogRecPtr commit_lsn);
 extern XLogRecPtr weir_last_commit_lsn(Oid database);	/* newest commit reported in this database; readers flush up to it */
-/* Main reader: it has applied every commit of its database before that moment. */
+/* Coordinator, then whoever builds in this database: work that can wait should. */
+extern void weir_builds_give_way(bool give_way);
+extern bool weir_builds_are_to_give_way(void);
+/* The main reader has applied every commit of its database before that moment. Called by it, and for one that is new. */
 extern void weir_fresh_publish(TimestampTz at);
 /*
  * The moment up to which the database's main reader has applied every commit,

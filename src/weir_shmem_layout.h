@@ -30,6 +30,7 @@ typedef struct WeirDatabaseShmem
 	int			nreaders;
 	pg_atomic_uint64 last_commit_lsn;
 	pg_atomic_uint64 fresh_at;	/* TimestampTz: the main reader had applied every commit before it; 0 not known */
+	pg_atomic_uint32 builds_give_way;	/* 1: an operator misses its objective */
 	pg_atomic_uint64 watched_since; /* TimestampTz: this entry is in use */
 } WeirDatabaseShmem;
 

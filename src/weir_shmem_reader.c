@@ -94,6 +94,7 @@ fill_reader(int index, int database_index, int64 reader_id, bool is_main)
 	pg_atomic_write_u32(&reader->pause_asked, 0);
 	pg_atomic_write_u64(&reader->longest_hold_us, 0);
 	pg_atomic_write_u64(&reader->waiting_since, 0);
+	pg_atomic_write_u32(&reader->gives_way, 0);
 	weir_shared->databases[database_index].nreaders++;
 	if (pg_atomic_read_u32(&weir_shared->reader_limit) < index + 1)
 		pg_atomic_write_u32(&weir_shared->reader_limit, index + 1);
@@ -259,4 +260,21 @@ weir_fresh_at(Oid database)
 		return GetCurrentTimestamp();
 	fresh_at = pg_atomic_read_u64(&entry->fresh_at);
 	return (TimestampTz) (fresh_at != 0 ? fresh_at : pg_atomic_read_u64(&entry->watched_since));
+}
+
+void
+weir_builds_give_way(bool give_way)
+{
+	int			index = weir_shmem_find_database(MyDatabaseId);
+
+	if (index >= 0)
+		pg_atomic_write_u32(&weir_shared->databases[index].builds_give_way, give_way ? 1 : 0);
+}
+
+bool
+weir_builds_are_to_give_way(void)
+{
+	int			index = weir_shmem_find_database(MyDatabaseId);
+
+	return index >= 0 && pg_atomic_read_u32(&weir_shared->databases[index].builds_give_way) != 0;
 }

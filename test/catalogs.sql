@@ -1,7 +1,7 @@
 -- Claim: the catalogs refuse rows that cannot be, each by a constraint whose name says
 -- which rule it is (I8 among them); and there is no constraint that nobody tested.
 BEGIN;
-SELECT plan(31);
+SELECT plan(35);
 
 CREATE TEMP TABLE violated (name text);
 -- The constraint or index that refuses a statement, or what else happens.
@@ -33,6 +33,8 @@ INSERT INTO weir_internal.reader (reader_id, stream_id, kind, status, system_ide
     OVERRIDING SYSTEM VALUE VALUES (1000, 1000, 'main', 'running', 1, 1, 1);
 INSERT INTO weir_internal.version_run (operator_id, version, reader_id, status) VALUES (1000, 1, 1000, 'live');
 INSERT INTO weir_internal.version_stat (operator_id, version) VALUES (1000, 1);
+INSERT INTO weir_internal.objective (operator_id, objectives, set_by) VALUES (1000, '{}', 'x');
+INSERT INTO weir_internal.alert (alert_id, condition, operator_id, reader_id, message, hint, detail) OVERRIDING SYSTEM VALUE VALUES (1000, 'max_lag', 1000, 0, '', '', '{}');
 
 SELECT is(pg_temp.refused_by(statement), name, name) FROM (VALUES
     ('stream_pkey', 'INSERT INTO weir_internal.stream VALUES (1000, ''third'', ''local'')'),
@@ -63,7 +65,11 @@ SELECT is(pg_temp.refused_by(statement), name, name) FROM (VALUES
     ('version_run_pkey', 'INSERT INTO weir_internal.version_run (operator_id, version, reader_id, status) VALUES (1000, 1, 1001, ''live'')'),
     ('version_run_status_check', 'UPDATE weir_internal.version_run SET status = ''new'' WHERE operator_id = 1000'),
     ('version_run_stop_cause_check', 'UPDATE weir_internal.version_run SET stop_cause = ''boredom'' WHERE operator_id = 1000'),
-    ('version_stat_pkey', 'INSERT INTO weir_internal.version_stat (operator_id, version) VALUES (1000, 1)')) tests (name, statement);
+    ('version_stat_pkey', 'INSERT INTO weir_internal.version_stat (operator_id, version) VALUES (1000, 1)'),
+    ('objective_pkey', 'INSERT INTO weir_internal.objective (operator_id, objectives, set_by) VALUES (1000, ''{}'', ''x'')'),
+    ('alert_pkey', 'INSERT INTO weir_internal.alert (alert_id, condition, operator_id, reader_id, message, hint, detail) OVERRIDING SYSTEM VALUE VALUES (1000, ''max_lag'', 1001, 0, '''', '''', ''{}'')'),
+    ('alert_one_open_per_condition', 'INSERT INTO weir_internal.alert (condition, operator_id, reader_id, message, hint, detail) VALUES (''max_lag'', 1000, 0, '''', '''', ''{}'')'),
+    ('alert_subject_check', 'INSERT INTO weir_internal.alert (condition, operator_id, reader_id, message, hint, detail) VALUES (''max_lag'', 0, 0, '''', '''', ''{}'')')) tests (name, statement);
 
 -- Those that are allowed beside the refused ones.
 SELECT lives_ok($$INSERT INTO weir_internal.operator (operator_id, view_oid, view_name, stream_id, options, created_by, dropped)

@@ -1,7 +1,7 @@
 -- Claim: whatever an error says, which may be values of rows, is seen through the views by
 -- the operator's owner, by weir_monitor and by weir_admin, and by nobody else.
 BEGIN;
-SELECT plan(39);
+SELECT plan(42);
 
 -- Rows as a failing upgrade leaves them; never committed, so no worker sees them.
 CREATE ROLE regress_weir_owner;
@@ -27,6 +27,7 @@ INSERT INTO weir_internal.reader (reader_id, stream_id, kind, status, system_ide
 INSERT INTO weir_internal.version_run (operator_id, version, reader_id, status, stop_cause, sqlstate, message, detail, hint)
     SELECT 1000, v, 1000, 'stopped', 'error', '22012', 'SECRET', 'SECRET', 'SECRET' FROM generate_series(1, 2) v;
 INSERT INTO weir_internal.version_stat (operator_id, version) VALUES (1000, 1);
+INSERT INTO weir_internal.alert (condition, operator_id, reader_id, version, message, hint, detail) VALUES ('operator_stopped', 1000, 0, 1, 'SECRET', 'SECRET', '{}');
 
 -- Columns of a view, in which the current role finds the text.
 CREATE FUNCTION public.leaks(view text) RETURNS text LANGUAGE plpgsql AS $$
@@ -43,8 +44,9 @@ UPDATE expected SET columns = 'hint, message' WHERE view = 'operators';
 UPDATE expected SET columns = 'detail, hint, message' WHERE view = 'versions';
 UPDATE expected SET columns = 'gate_readings, reason, rollback_obstacle' WHERE view = 'upgrades';
 UPDATE expected SET columns = 'detail, reason' WHERE view = 'ledger';
+UPDATE expected SET columns = 'hint, message' WHERE view = 'alerts';
 
-SELECT set_eq('SELECT view FROM expected', $$VALUES ('operators'), ('versions'), ('readers'), ('streams'), ('upgrades'), ('progress'), ('ledger'), ('compatibility'), ('stat_operators'), ('stat_readers'), ('batches')$$,
+SELECT set_eq('SELECT view FROM expected', $$VALUES ('operators'), ('versions'), ('readers'), ('streams'), ('upgrades'), ('progress'), ('ledger'), ('compatibility'), ('stat_operators'), ('stat_readers'), ('batches'), ('alerts')$$,
     'every view is looked at');
 SET ROLE regress_weir_other;
 SELECT is(leaks(view), NULL, format('others see no text in weir.%s', view)) FROM expected ORDER BY view;

@@ -223,6 +223,7 @@ weir_check_upgrade(PG_FUNCTION_ARGS)
 	object_to(&input, "operator", weir_operator_foreign_objection(operator, scope.caller));
 	object_to(&input, "operator", weir_operator_upgrading_objection(operator));
 	object_to(&input, "operator", weir_operator_not_live_objection(operator, &run));
+	object_to(&input, "operator", weir_operator_objective_objection(operator));
 
 	weir_catalog_as_caller(&scope);
 	take_definition(&input, text_to_cstring(PG_GETARG_TEXT_PP(1)), view);

@@ -33,6 +33,9 @@ extern WeirObjection *weir_operator_upgrading_objection(const WeirOperator *oper
 extern WeirObjection *weir_operator_foreign_objection(const WeirOperator *operator, Oid caller);
 extern WeirObjection *weir_operator_not_live_objection(const WeirOperator *operator, const WeirVersionRun *run);
 
+/* The same, of the operator's service-level objectives (api_objective.c). */
+extern WeirObjection *weir_operator_objective_objection(const WeirOperator *operator);
+
 /* With the caller's own rights and search_path: parsed, analysed, source checked; all objections raised at once. */
 extern WeirDefinition *weir_definition_for_call(const char *text, bool append_only, Query **query);
 

@@ -131,6 +131,15 @@ weir_options_bool(Jsonb *options, const char *name, bool default_value)
 	return value == NULL ? default_value : value->val.boolean;
 }
 
+char *
+weir_options_string(Jsonb *options, const char *name)
+{
+	JsonbValue	buffer;
+	JsonbValue *value = find_value(options, name, &buffer);
+
+	return value == NULL ? NULL : pnstrdup(value->val.string.val, value->val.string.len);
+}
+
 List *
 weir_options_strings(Jsonb *options, const char *name)
 {

@@ -27,6 +27,7 @@ typedef struct WeirOptionSpec
 extern void weir_options_check(Jsonb *options, const char *argument, const WeirOptionSpec *specs, int nspecs);
 extern bool weir_options_bool(Jsonb *options, const char *name, bool default_value);
 extern List *weir_options_strings(Jsonb *options, const char *name);	/* NIL when absent */
+extern char *weir_options_string(Jsonb *options, const char *name);	/* NULL when absent */
 extern bool weir_options_has(Jsonb *options, const char *name);
 extern char *weir_options_text(Jsonb *options);	/* the whole as text */
 

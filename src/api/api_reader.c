@@ -21,8 +21,8 @@ weir_reader_activity(PG_FUNCTION_ARGS)
 {
 	WeirReaderShmem *reader = weir_shmem_available() ?
 		weir_reader_find(MyDatabaseId, PG_GETARG_INT64(0)) : NULL;
-	Datum		values[5] = {0};
-	bool		nulls[5] = {true, true, true, true, true};
+	Datum		values[6] = {0};
+	bool		nulls[6] = {true, true, true, true, true, true};
 
 	if (reader != NULL)
 	{
@@ -40,6 +40,8 @@ weir_reader_activity(PG_FUNCTION_ARGS)
 		nulls[3] = false;
 		values[4] = TimestampTzGetDatum(waiting);
 		nulls[4] = waiting == 0;
+		values[5] = BoolGetDatum(pg_atomic_read_u32(&reader->gives_way) != 0);
+		nulls[5] = false;
 	}
 	return weir_result_row(fcinfo, values, nulls);
 }

@@ -412,6 +412,7 @@ weir_start_upgrade(PG_FUNCTION_ARGS)
 	WeirVersion *serving;
 	WeirDefinition *previous = NULL;
 	WeirObjection *foreign;
+	WeirObjection *missed;
 	StartedUpgrade started;
 
 	weir_require_ready();
@@ -423,6 +424,9 @@ weir_start_upgrade(PG_FUNCTION_ARGS)
 	weir_operator_refuse_if_upgrading(operator);
 	run = weir_version_run_get(operator->operator_id, operator->serving_version);
 	check_serving_is_live(operator, &run, &arguments);
+	missed = arguments.is_rebuild ? NULL : weir_operator_objective_objection(operator);
+	if (missed != NULL)
+		weir_definition_raise(list_make1(missed));
 	serving = weir_version_get(operator->operator_id, operator->serving_version);
 	if (arguments.migration != NULL)
 		previous = weir_version_definition(serving);

@@ -6,6 +6,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/alert_catalog.h"
 #include "catalog/catalog_query.h"
 #include "catalog/ledger_catalog.h"
 #include "catalog/upgrade_catalog.h"
@@ -36,5 +37,6 @@ weir_operator_remove(const WeirOperator *operator, Oid actor, const char *reason
 			   "UPDATE weir_internal.version SET retired = true, retired_xid = pg_current_xact_id() "
 			   "WHERE operator_id = $1 AND NOT retired", "l", operator->operator_id);
 	weir_operator_set_dropped(operator->operator_id);
+	weir_objective_remove(operator->operator_id);
 	weir_ledger_append(&entry);
 }

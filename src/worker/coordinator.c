@@ -72,6 +72,7 @@ static bool (*const steps[]) (void) =
 	weir_slots_drop_ended,
 	weir_slots_bound_retained_wal,
 	weir_reconcile_ledger,
+	weir_alerts_evaluate,
 };
 
 /* Within most steps each operator's or reader's part is an attempt of its own. */

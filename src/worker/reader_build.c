@@ -38,6 +38,10 @@
 #include "worker/reader.h"
 #include "worker/worker_loop.h"
 
+/* Between two chunks, and how often it looks whether it may go on. */
+#define LONGEST_GIVE_WAY_MS 10000
+#define GIVE_WAY_LOOK_MS 200
+
 typedef struct BuildPlan
 {
 	WeirLoadedVersion *loaded;
@@ -278,9 +282,29 @@ record_progress(BuildPlan *plan, WeirStateBuild *build)
 							  weir_state_build_rows_total(build), weir_state_build_rows_written(build));
 }
 
+/*
+ * While an operator of the database misses its objective of lag, building
+ * leaves the machine to those that run. Not for ever: its slot keeps WAL
+ * meanwhile. It holds neither transaction nor snapshot here.
+ */
+static void
+give_way(WeirReader *reader)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LONGEST_GIVE_WAY_MS);
+	long		left;
+
+	while (weir_builds_are_to_give_way() &&
+		   (left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until)) > 0)
+	{
+		pg_atomic_write_u32(&reader->shm->gives_way, 1);
+		weir_worker_wait(Min(left, GIVE_WAY_LOOK_MS));
+	}
+	pg_atomic_write_u32(&reader->shm->gives_way, 0);
+}
+
 /* Short transactions, so that no transaction id is held for long. */
 static void
-write_rows(BuildPlan *plan, WeirStateBuild *build)
+write_rows(WeirReader *reader, BuildPlan *plan, WeirStateBuild *build)
 {
 	bool		done = false;
 
@@ -292,6 +316,8 @@ write_rows(BuildPlan *plan, WeirStateBuild *build)
 		weir_worker_commit();
 		WEIR_CRASH_POINT("build-chunk");
 		weir_worker_check_interrupts();
+		if (!done)
+			give_way(reader);
 	}
 }
 
@@ -329,7 +355,7 @@ build_or_throw(WeirReader *reader, BuildPlan *plan)
 	else
 		build = read_at_new_slot(reader, plan, &lsn);
 	WEIR_CRASH_POINT("build-read");
-	write_rows(plan, build);
+	write_rows(reader, plan, build);
 	finish(reader, plan, build, lsn);
 }
 

@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "catalog/catalog_query.h"
 #include "catalog/ledger_catalog.h"
@@ -110,8 +111,11 @@ weir_reconcile_operators(void)
 static void
 ensure_main_reader(int stream_id)
 {
-	if (weir_reader_get_main(stream_id) == NULL)
-		(void) weir_reader_insert(stream_id, WEIR_READER_MAIN, WEIR_READER_NEW, InvalidXLogRecPtr, false);
+	if (weir_reader_get_main(stream_id) != NULL)
+		return;
+	(void) weir_reader_insert(stream_id, WEIR_READER_MAIN, WEIR_READER_NEW, InvalidXLogRecPtr, false);
+	/* There is nothing before it that it would have to apply. */
+	weir_fresh_publish(GetCurrentTimestamp());
 }
 
 /* Versions that have no reader yet get a catch-up reader of their own. */

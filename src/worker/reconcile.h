@@ -29,6 +29,9 @@ extern bool weir_slots_drop_all(void);			/* the extension is gone; false: one is
 /* state_rights.c: the view's owner may read its state, nobody else. */
 extern bool weir_state_rights_mend(void);
 
+/* alerts.c */
+extern bool weir_alerts_evaluate(void);			/* conditions that need a person */
+
 /* verify_request.c */
 extern bool weir_verifications_start(void);		/* waiting calls */
 extern bool weir_verifications_abandon(void);	/* calls that left */
