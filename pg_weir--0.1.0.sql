@@ -96,6 +96,7 @@ CREATE TABLE weir_internal.upgrade (
     phase_since timestamptz NOT NULL DEFAULT clock_timestamp(),
     steps int[] NOT NULL,
     gates jsonb NOT NULL,
+    gate_queries text[] NOT NULL DEFAULT '{}', -- those in gates, fully qualified
     auto_advance boolean NOT NULL,
     advance_requested boolean NOT NULL DEFAULT false,
     paused boolean NOT NULL DEFAULT false,     -- takes no edge by itself
@@ -128,12 +129,26 @@ CREATE TABLE weir_internal.gate (
     old_rows bigint NOT NULL,           -- and of the old one
     old_apply_us bigint NOT NULL,
     ready_since timestamptz,            -- nothing but the comparison is missing for the step; older comparisons do not count
+    ask_at timestamptz,                 -- the user's queries are to be asked; answers to what was asked before do not count
+    answered_at timestamptz,
+    answers text[] NOT NULL DEFAULT '{}',
+    answer_errors text[] NOT NULL DEFAULT '{}',
     readings jsonb NOT NULL DEFAULT '[]',
     read_at timestamptz,
     signature text,                     -- which gates did not pass, since when, and at the last entry in the ledger
     signature_since timestamptz,
     in_ledger text
 ) WITH (fillfactor = 50);
+
+CREATE TABLE weir_internal.drift (
+    upgrade_id bigint NOT NULL,
+    number int NOT NULL,
+    old_row jsonb,                      -- of the compared columns; NULL: that version has no such row
+    new_row jsonb,
+    lsn pg_lsn NOT NULL,
+    recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (upgrade_id, number)
+);
 
 CREATE TABLE weir_internal.compatibility (
     upgrade_id bigint NOT NULL,
@@ -678,6 +693,26 @@ COMMENT ON COLUMN weir.compatibility.from_digest IS 'SHA-256 of the old definiti
 COMMENT ON COLUMN weir.compatibility.to_digest IS 'SHA-256 of the new definition as analysed.';
 COMMENT ON COLUMN weir.compatibility.recorded_at IS 'When the upgrade was started.';
 
+CREATE VIEW weir.drift AS
+SELECT o.view_oid::regclass AS operator, d.upgrade_id, u.from_version, u.to_version, d.number,
+    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN d.old_row END AS old_row,
+    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN d.new_row END AS new_row, d.lsn, d.recorded_at
+FROM weir_internal.drift d
+JOIN weir_internal.upgrade u USING (upgrade_id)
+JOIN weir_internal.operator o USING (operator_id)
+WHERE NOT o.dropped
+ORDER BY d.upgrade_id, d.number;
+COMMENT ON VIEW weir.drift IS 'Samples of rows in which the versions of an upgrade differed.';
+COMMENT ON COLUMN weir.drift.operator IS 'The operator.';
+COMMENT ON COLUMN weir.drift.upgrade_id IS 'Number of the upgrade.';
+COMMENT ON COLUMN weir.drift.from_version IS 'The old version.';
+COMMENT ON COLUMN weir.drift.to_version IS 'The new version.';
+COMMENT ON COLUMN weir.drift.number IS 'Number of the sample, from 1.';
+COMMENT ON COLUMN weir.drift.old_row IS 'Compared columns of the old version''s row, values as text; NULL when it has none (owner and monitors only).';
+COMMENT ON COLUMN weir.drift.new_row IS 'The same of the new version''s row (owner and monitors only).';
+COMMENT ON COLUMN weir.drift.lsn IS 'Position at which they were compared.';
+COMMENT ON COLUMN weir.drift.recorded_at IS 'When it was recorded.';
+
 CREATE VIEW weir.ledger AS
 SELECT l.ledger_id, l.recorded_at, l.operator, l.operator_id, l.upgrade_id, l.event, l.from_phase, l.to_phase,
     l.from_version, l.to_version, l.lsn, l.actor,
@@ -851,6 +886,15 @@ JOIN weir_internal.operator o ON o.operator_id = u.operator_id
 -- A rebuild has no safe window: it is finalized in the next turn.
 WHERE u.phase IN ('shifting', 'observing') AND u.safe_window > interval '0' AND st.version = u.to_version AND (old.status IN ('failed', 'lost')
     OR old.status = 'stopped' AND old.stop_cause <> 'lock' AND NOT coalesce(o.resumed_at > old.status_since, false))
+UNION ALL
+SELECT 'gates_overdue', u.operator_id, 0, u.to_version,
+    format('upgrade %s is paused: its gates have waited past their deadline', u.upgrade_id),
+    format('SELECT weir.resume_upgrade(%1$L); or SELECT * FROM weir.rollback_upgrade(%1$L);', st.operator),
+    jsonb_build_object('upgrade_id', u.upgrade_id, 'gates_read_at', g.read_at)
+FROM weir_internal.upgrade u
+JOIN standing st USING (operator_id)
+JOIN weir_internal.gate g USING (upgrade_id)
+WHERE u.paused AND g.waiting_since IS NULL AND u.phase NOT IN ('finalized', 'rolled_back')
 UNION ALL
 SELECT 'safe_window_ending', u.operator_id, 0, u.from_version,
     format('upgrade %s is finalized at %s; then there is no way back to version %s', u.upgrade_id, u.observing_until, u.from_version),

@@ -54,7 +54,10 @@ CREATE FUNCTION with_gates(gates text) RETURNS text LANGUAGE sql AS $$
 $$;
 SELECT gates, with_gates(gates) FROM (VALUES ('3'), ('[]'), ('{"max_lags": "5 s"}'), ('{"max_lag": 5}'), ('{"max_lag": "soon"}'), ('{"observe": "-1 s"}'),
     ('{"observe": ""}'), ('{"deadline": "2000 years"}'), ('{"max_errors": -1}'), ('{"max_errors": 0.5}'), ('{"max_drift_rows": "0"}'), ('{"min_rows": null}'),
-    ('{"min_rows": 1e30}'), ('{"max_slowdown": 0}'), ('{"max_slowdown": true}')) v (gates);
+    ('{"min_rows": 1e30}'), ('{"max_slowdown": 0}'), ('{"sql": "SELECT true"}'), ('{"sql": [1]}'), ('{"sql": ["", "", "", "", "", "", "", "", "", "", ""]}'),
+    ('{"sql": ["SELECT 1"]}'), ('{"sql": ["SELECT true, true"]}'), ('{"sql": ["SELECT true; SELECT true"]}'), ('{"sql": ["DELETE FROM sales"]}'),
+    ('{"sql": ["SELECT true FROM sales FOR UPDATE"]}'), ('{"sql": ["WITH gone AS (DELETE FROM sales RETURNING true) SELECT * FROM gone"]}'), ('{"sql": ["SELECT true FROM nothing"]}'),
+    ('{"sql": ["SELECT $1"]}'), ('{"sql": ["SELECT true INTO made"]}'), ('{"max_slowdown": true}')) v (gates);
 SELECT count(*) FROM weir.upgrades WHERE operator = 'totals'::regclass;
 
 -- the defaults, on a table to which nothing comes --------------------------------------------
@@ -119,6 +122,27 @@ SELECT strategy FROM weir.start_upgrade('totals', 'SELECT shop, sum(amount) + CA
 CALL await($$SELECT phase = 'rolled_back' FROM latest$$);
 SELECT * FROM entries();
 
+-- floats: what differs by no more than the tolerance is no drift, nor what is equal but for NULL and NaN ----
+CREATE TABLE measured (k int, v float8, w float4);
+ALTER TABLE measured REPLICA IDENTITY FULL;
+INSERT INTO measured SELECT i % 10, i / 7.0, i / 3.0 FROM generate_series(1, 100) i;
+INSERT INTO measured VALUES (20, 'NaN', 1), (21, 'Infinity', 1), (22, NULL, NULL), (23, 1.7e308, 1);
+SELECT operator FROM weir.create_operator('floats', 'SELECT k, max(v) AS v, min(w) AS w FROM measured GROUP BY k');
+SELECT weir.wait_for('floats') IS NOT NULL;
+CREATE OR REPLACE VIEW latest AS SELECT * FROM weir.upgrades WHERE operator = 'floats'::text::regclass ORDER BY upgrade_id DESC LIMIT 1;
+SELECT strategy FROM weir.start_upgrade('floats', 'SELECT k, max(v) * (1 + 5e-10) AS v, (min(w) * (1 + 5e-6))::float4 AS w FROM measured GROUP BY k',
+    gates => '{"observe": "0 s"}', options => '{"compare": ["k", "v", "w"]}');
+SELECT weir.wait_for_upgrade('floats', 'observing');
+SELECT count(*) > 10 AS differ FROM weir_state.floats_v1 o JOIN weir_state.floats_v2 n USING (k) WHERE (o.v, o.w) IS DISTINCT FROM (n.v, n.w);
+SELECT reading('max_drift_rows');
+SELECT serving_version FROM weir.rollback_upgrade('floats');
+SELECT strategy FROM weir.start_upgrade('floats', 'SELECT k, CASE k WHEN 1 THEN max(v) * (1 + 2e-9) WHEN 21 THEN 5 WHEN 22 THEN 0 ELSE max(v) END AS v, min(w) AS w FROM measured GROUP BY k',
+    gates => '{"observe": "0 s"}', options => '{"compare": ["k", "v", "w"]}');
+CALL await($$SELECT phase = 'rolled_back' FROM latest$$);
+SELECT reading('max_drift_rows');
+SELECT old_row->>'k', old_row->>'v' = new_row->>'v' AS same FROM weir.drift JOIN latest USING (upgrade_id) ORDER BY 1;
+SELECT weir.drop_operator('floats', cascade => true);
+
 -- one wrong row of many, after the first comparison had found none ---------------------------------------
 CREATE TABLE many (k int, v int);
 ALTER TABLE many REPLICA IDENTITY FULL;
@@ -133,6 +157,7 @@ UPDATE weir_state.of_many_v2 SET total = total + 1 WHERE k = 123456;
 INSERT INTO many VALUES (1, 1);
 CALL await($$SELECT phase = 'rolled_back' FROM latest$$);
 SELECT phase, reason, drift_missing, drift_extra FROM latest;
+SELECT number, old_row, new_row FROM weir.drift JOIN latest USING (upgrade_id) ORDER BY number;
 SELECT reading('max_drift_rows');
 SELECT weir.wait_for('of_many') IS NOT NULL;
 SELECT count(*), sum(total) FROM of_many;

@@ -57,6 +57,7 @@ my %cases = (
 	'build-before-commit' => [ 'create', 'reuse', 'backfill' ],
 	'build-committed' => [ 'create', 'reuse', 'verify' ],
 	'handover-locked' => [ 'create', 'reuse', 'resume' ],
+	'comparison-before-commit' => ['reuse'],
 	'handover-before-commit' => [ 'create', 'backfill', 'resume' ],
 	'handover-committed' => [ 'create', 'reuse', 'backfill', 'resume' ],
 	'batch-before-apply' => [ 'write', 'resume' ],

@@ -1,7 +1,7 @@
 -- Claim: the catalogs refuse rows that cannot be, each by a constraint whose name says
 -- which rule it is (I8 among them); and there is no constraint that nobody tested.
 BEGIN;
-SELECT plan(35);
+SELECT plan(36);
 
 CREATE TEMP TABLE violated (name text);
 -- The constraint or index that refuses a statement, or what else happens.
@@ -27,6 +27,7 @@ INSERT INTO weir_internal.serving (operator_id, version, view_versions) VALUES (
 INSERT INTO weir_internal.upgrade (upgrade_id, operator_id, from_version, to_version, strategy, phase, steps, gates, auto_advance, safe_window, options, compare_columns, started_by)
     OVERRIDING SYSTEM VALUE VALUES (1000, 1000, 1, 2, 'reuse', 'building', '{100}', '{}', true, '1 day', '{}', '{}', 'x');
 INSERT INTO weir_internal.ledger (ledger_id, operator_id, operator, event, lsn, actor) OVERRIDING SYSTEM VALUE VALUES (1000000, 1000, 'o', 'create', '0/1', 'x');
+INSERT INTO weir_internal.drift (upgrade_id, number, lsn) VALUES (1000, 1, '0/1');
 INSERT INTO weir_internal.gate (upgrade_id, start, rows, apply_us, old_rows, old_apply_us) VALUES (1000, now(), 0, 0, 0, 0);
 INSERT INTO weir_internal.compatibility (upgrade_id, ordinal, aspect, verdict, reason, detail, from_digest, to_digest) VALUES (1000, 1, 'key', 'reuse', 'x', '{}', '', '');
 INSERT INTO weir_internal.reader (reader_id, stream_id, kind, status, system_identifier, timeline, database_oid)
@@ -52,6 +53,7 @@ SELECT is(pg_temp.refused_by(statement), name, name) FROM (VALUES
     ('upgrade_phase_check', 'UPDATE weir_internal.upgrade SET phase = ''done'' WHERE upgrade_id = 1000'),
     ('upgrade_one_not_ended_per_operator', 'INSERT INTO weir_internal.upgrade (operator_id, from_version, to_version, strategy, phase, steps, gates, auto_advance, safe_window, options, compare_columns, started_by)
         VALUES (1000, 2, 3, ''reuse'', ''observing'', ''{100}'', ''{}'', true, ''1 day'', ''{}'', ''{}'', ''x'')'),
+    ('drift_pkey', 'INSERT INTO weir_internal.drift SELECT * FROM weir_internal.drift WHERE upgrade_id = 1000'),
     ('gate_pkey', 'INSERT INTO weir_internal.gate SELECT * FROM weir_internal.gate WHERE upgrade_id = 1000'),
     ('compatibility_pkey', 'INSERT INTO weir_internal.compatibility SELECT * FROM weir_internal.compatibility WHERE upgrade_id = 1000'),
     ('compatibility_verdict_check', 'UPDATE weir_internal.compatibility SET verdict = ''perhaps'' WHERE upgrade_id = 1000'),

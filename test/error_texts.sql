@@ -1,7 +1,7 @@
 -- Claim: whatever an error says, which may be values of rows, is seen through the views by
 -- the operator's owner, by weir_monitor and by weir_admin, and by nobody else.
 BEGIN;
-SELECT plan(42);
+SELECT plan(45);
 
 -- Rows as a failing upgrade leaves them; never committed, so no worker sees them.
 CREATE ROLE regress_weir_owner;
@@ -20,6 +20,8 @@ INSERT INTO weir_internal.upgrade (operator_id, from_version, to_version, strate
     VALUES (1000, 1, 2, 'reuse', 'observing', '{100}', '{}', true, '1 day', '{}', '{}', 'x', false, 'SECRET', 'SECRET');
 INSERT INTO weir_internal.ledger (operator_id, operator, event, lsn, actor, reason, sequence, previous_hash, hash) VALUES (1000, 'failing', 'stop', '0/1', 'x', 'SECRET', 2, '\x01', '\x02');
 INSERT INTO weir_internal.ledger (operator_id, operator, event, lsn, actor, detail) VALUES (1000, 'failing', 'gate', '0/1', 'x', '[{"error": "SECRET"}]');
+INSERT INTO weir_internal.drift (upgrade_id, number, old_row, new_row, lsn)
+    SELECT upgrade_id, 1, '{"a": "SECRET"}', '{"a": "SECRET"}', '0/1' FROM weir_internal.upgrade WHERE operator_id = 1000;
 INSERT INTO weir_internal.gate (upgrade_id, start, rows, apply_us, old_rows, old_apply_us, readings)
     SELECT upgrade_id, now(), 0, 0, 0, 0, '[{"error": "SECRET"}]' FROM weir_internal.upgrade WHERE operator_id = 1000;
 INSERT INTO weir_internal.reader (reader_id, stream_id, kind, status, system_identifier, timeline, database_oid)
@@ -43,10 +45,11 @@ INSERT INTO expected SELECT relname, NULL FROM pg_class WHERE relnamespace = 'we
 UPDATE expected SET columns = 'hint, message' WHERE view = 'operators';
 UPDATE expected SET columns = 'detail, hint, message' WHERE view = 'versions';
 UPDATE expected SET columns = 'gate_readings, reason, rollback_obstacle' WHERE view = 'upgrades';
+UPDATE expected SET columns = 'new_row, old_row' WHERE view = 'drift';
 UPDATE expected SET columns = 'detail, reason' WHERE view = 'ledger';
 UPDATE expected SET columns = 'hint, message' WHERE view = 'alerts';
 
-SELECT set_eq('SELECT view FROM expected', $$VALUES ('operators'), ('versions'), ('readers'), ('streams'), ('upgrades'), ('progress'), ('ledger'), ('compatibility'), ('stat_operators'), ('stat_readers'), ('batches'), ('alerts')$$,
+SELECT set_eq('SELECT view FROM expected', $$VALUES ('operators'), ('versions'), ('readers'), ('streams'), ('upgrades'), ('progress'), ('ledger'), ('drift'), ('compatibility'), ('stat_operators'), ('stat_readers'), ('batches'), ('alerts')$$,
     'every view is looked at');
 SET ROLE regress_weir_other;
 SELECT is(leaks(view), NULL, format('others see no text in weir.%s', view)) FROM expected ORDER BY view;

@@ -30,6 +30,7 @@
 #include "operator/loaded_version.h"
 #include "operator/serving_view.h"
 #include "operator/version_create.h"
+#include "upgrade/gate_query.h"
 #include "upgrade/gates.h"
 #include "upgrade/migration.h"
 #include "upgrade/verdict.h"
@@ -51,6 +52,7 @@ typedef struct UpgradeArguments
 	char	   *strategy;		/* auto, or one that was asked for */
 	Datum		steps;
 	WeirGates  *gates;
+	List	   *gate_queries;	/* of Query */
 	bool		auto_advance;
 	Datum		safe_window;
 	Jsonb	   *options;
@@ -329,6 +331,7 @@ record_upgrade(WeirCatalogScope *scope, WeirOperator *operator, UpgradeArguments
 		.strategy = weir_verdict_choose(verdict, arguments->strategy),
 		.steps = arguments->steps,
 		.gates = arguments->gates->text,
+		.gate_queries = weir_gate_queries_deparse(arguments->gate_queries),
 		.auto_advance = arguments->auto_advance,
 		.safe_window = arguments->safe_window,
 		.options = weir_options_text(arguments->options),
@@ -433,6 +436,7 @@ weir_start_upgrade(PG_FUNCTION_ARGS)
 
 	weir_catalog_as_caller(&scope);
 	take_texts(&arguments, view, serving, previous);
+	arguments.gate_queries = weir_gate_queries_analyse(arguments.gates->sql);
 	weir_catalog_as_owner(&scope);
 	if (arguments.is_rebuild)
 		weir_operator_set_paused(operator->operator_id, false);

@@ -2,7 +2,7 @@
  * gate_catalog.h - rows of weir_internal.gate: what the gates of an upgrade
  * were read as last, and the counters from which they are measured.
  *
- * Written by the coordinator only, under the operator's row lock. SPI
+ * Written by the coordinator, and gatekeepers, under the operator's row lock. SPI
  * connected; transactions belong to the caller.
  */
 #ifndef WEIR_GATE_CATALOG_H
@@ -10,6 +10,7 @@
 
 #include "weir.h"
 #include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
 
 /* Of both versions, as the readers have recorded them. */
 typedef struct WeirGateCounters
@@ -32,9 +33,13 @@ typedef struct WeirGateStanding
 	XLogRecPtr	drift_lsn;
 	/* what was recorded; of another phase or step when start is not since */
 	TimestampTz start;			/* 0: nothing yet */
-	TimestampTz waiting_since;	/* from here the deadline counts */
+	TimestampTz waiting_since;	/* from here the deadline counts; 0: from the next look */
 	WeirGateCounters base;		/* at the start */
 	TimestampTz ready_since;	/* all but the comparison has been there for the step; 0: it is not */
+	TimestampTz ask_at;			/* the user's queries are to be asked, since; 0: never yet */
+	TimestampTz answered_at;	/* when asking began to which these are the answers */
+	List	   *answers;		/* of char *: true, false, null */
+	List	   *answer_errors;	/* of char *: SQLSTATE and message, or "" */
 	TimestampTz read_at;
 	char	   *signature;		/* which ones did not pass, since: */
 	TimestampTz signature_since;
@@ -47,5 +52,9 @@ extern bool weir_gate_get(int64 upgrade_id, WeirGateStanding *standing);
 extern void weir_gate_start(int64 upgrade_id, WeirGateStanding *standing);
 /* The present reading. */
 extern void weir_gate_write(int64 upgrade_id, const WeirGateStanding *standing, const char *readings);
+/* From the next look on. */
+extern void weir_gate_restart_deadline(int64 upgrade_id);
+/* By a gatekeeper. */
+extern void weir_gate_set_answers(int64 upgrade_id, List *answers, List *errors, TimestampTz answered_at);
 
 #endif							/* WEIR_GATE_CATALOG_H */

@@ -13,7 +13,7 @@
 	"upgrade_id, operator_id, from_version, to_version, strategy, phase, auto_advance, " \
 	"advance_requested, coalesce(observing_until <= clock_timestamp(), false), compare_columns, " \
 	"rollback_possible, rollback_obstacle, reason, drift_lsn IS NOT NULL, drift_missing, drift_extra, " \
-	"options OPERATOR(pg_catalog.?) 'repair', paused, drift_lsn, gates"
+	"options OPERATOR(pg_catalog.?) 'repair', paused, drift_lsn, gates, gate_queries"
 #define NOT_ENDED "phase NOT IN ('finalized', 'rolled_back')"
 
 int64
@@ -21,13 +21,14 @@ weir_upgrade_insert(const WeirUpgradeRequest *request)
 {
 	weir_query(NULL,
 			   "INSERT INTO weir_internal.upgrade (operator_id, from_version, to_version, strategy, phase, "
-			   "steps, gates, auto_advance, safe_window, options, compare_columns, started_by) "
-			   "VALUES ($1, $2, $3, $4, 'preparing', $5, $6, $7, $8, $9, $10, $11) RETURNING upgrade_id",
-			   "liitDjbDjDn", request->operator_id, request->from_version, request->to_version,
+			   "steps, gates, auto_advance, safe_window, options, compare_columns, started_by, gate_queries) "
+			   "VALUES ($1, $2, $3, $4, 'preparing', $5, $6, $7, $8, $9, $10, $11, $12) RETURNING upgrade_id",
+			   "liitDjbDjDnD", request->operator_id, request->from_version, request->to_version,
 			   request->strategy, request->steps, INT4ARRAYOID, request->gates,
 			   (int) request->auto_advance, request->safe_window, INTERVALOID, request->options,
 			   weir_text_array(request->compare_columns), TEXTARRAYOID,
-			   GetUserNameFromId(request->started_by, false));
+			   GetUserNameFromId(request->started_by, false),
+			   weir_text_array(request->gate_queries), TEXTARRAYOID);
 	return weir_result_int64(0, 1);
 }
 
@@ -56,6 +57,7 @@ upgrade_from_result(uint64 row)
 	upgrade->paused = weir_result_bool(row, 18);
 	upgrade->drift_lsn = weir_result_lsn(row, 19);
 	upgrade->gates = weir_result_text(row, 20);
+	upgrade->gate_queries = weir_result_texts(row, 21);
 	return upgrade;
 }
 
@@ -100,12 +102,12 @@ weir_upgrade_set_shift(int64 upgrade_id, XLogRecPtr lsn)
 }
 
 void
-weir_upgrade_set_drift(int64 upgrade_id, int64 missing, int64 extra, XLogRecPtr lsn)
+weir_upgrade_set_drift(int64 upgrade_id, int64 missing, int64 extra, XLogRecPtr lsn, TimestampTz at)
 {
 	weir_query(NULL,
 			   "UPDATE weir_internal.upgrade SET drift_missing = $2, drift_extra = $3, drift_lsn = $4, "
-			   "drift_at = clock_timestamp() "
-			   "WHERE upgrade_id = $1", "lllp", upgrade_id, missing, extra, lsn);
+			   "drift_at = $5 "
+			   "WHERE upgrade_id = $1", "lllpz", upgrade_id, missing, extra, lsn, at);
 }
 
 void

@@ -8,6 +8,7 @@
 #define WEIR_UPGRADE_CATALOG_H
 
 #include "weir.h"
+#include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 #include "catalog/phases.h"
 
@@ -29,6 +30,7 @@ typedef struct WeirUpgrade
 	bool		window_over;	/* observing, and its safe window has ended */
 	XLogRecPtr	drift_lsn;
 	char	   *gates;			/* jsonb text with every key */
+	List	   *gate_queries;	/* of char *, fully qualified */
 	List	   *compare_columns;	/* of char * */
 	bool		rollback_possible;
 	char	   *rollback_obstacle;
@@ -43,6 +45,7 @@ typedef struct WeirUpgradeRequest
 	const char *strategy;
 	Datum		steps;			/* int[] */
 	const char *gates;			/* jsonb text */
+	List	   *gate_queries;
 	bool		auto_advance;
 	Datum		safe_window;	/* interval */
 	const char *options;		/* jsonb text */
@@ -56,7 +59,7 @@ extern WeirUpgrade *weir_upgrade_live(int64 operator_id);
 extern WeirUpgrade *weir_upgrade_latest(int64 operator_id);
 extern void weir_upgrade_set_phase(int64 upgrade_id, WeirPhase phase, const char *reason);
 extern void weir_upgrade_set_shift(int64 upgrade_id, XLogRecPtr lsn);	/* also observing_until */
-extern void weir_upgrade_set_drift(int64 upgrade_id, int64 missing, int64 extra, XLogRecPtr lsn);
+extern void weir_upgrade_set_drift(int64 upgrade_id, int64 missing, int64 extra, XLogRecPtr lsn, TimestampTz at);
 extern void weir_upgrade_set_advance(int64 upgrade_id, bool requested);
 extern void weir_upgrade_set_paused(int64 upgrade_id, bool paused, const char *reason);	/* reason: why, or NULL */
 extern void weir_upgrade_set_obstacle(int64 upgrade_id, const char *obstacle);

@@ -24,6 +24,8 @@
 /* Waiting that lasts so long is worth an entry in the ledger, and readings are renewed this often. */
 #define WAIT_IS_NEWS_MS 1000
 #define READINGS_RENEWED_MS 2000
+/* The user's queries, while one of them does not pass. */
+#define ASKED_AGAIN_MS 2000
 
 /* Marks that nobody has looked at for so long say nothing about the present. */
 #define MARK_IS_OLD_MS 60000
@@ -155,6 +157,50 @@ record(const WeirOperator *operator, const WeirUpgrade *upgrade, WeirGateStandin
 	weir_gate_write(upgrade->upgrade_id, standing, json);
 }
 
+/* Answers given for the present step, or NIL. */
+static List *
+present_answers(const WeirGateStanding *standing)
+{
+	List	   *answers = NIL;
+	ListCell   *answer;
+	ListCell   *error;
+
+	if (standing->answered_at < Max(standing->start, standing->ready_since))
+		return NIL;
+	forboth(answer, standing->answers, error, standing->answer_errors)
+	{
+		WeirGateAnswer *entry = palloc(sizeof(WeirGateAnswer));
+
+		entry->answer = lfirst(answer);
+		entry->error = lfirst(error);
+		answers = lappend(answers, entry);
+	}
+	return answers;
+}
+
+static bool
+all_are_true(List *answers)
+{
+	ListCell   *lc;
+
+	foreach(lc, answers)
+		if (strcmp(((WeirGateAnswer *) lfirst(lc))->answer, "true") != 0)
+			return false;
+	return answers != NIL;
+}
+
+/* When nothing else is missing, so that a query sees a version that has been observed. */
+static void
+ask_if_due(const WeirGates *gates, bool others_pass, List *answers, WeirGateStanding *standing)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (gates->sql == NIL || !others_pass || standing->ask_at > standing->answered_at || all_are_true(answers))
+		return;
+	if (answers == NIL || TimestampDifferenceExceeds(standing->answered_at, now, ASKED_AGAIN_MS))
+		standing->ask_at = now;
+}
+
 /*
  * A comparison counts for a step if it was made when nothing else was missing,
  * else what went wrong while the gates waited would not be found. (One that
@@ -164,19 +210,23 @@ static bool
 look_at_readiness(const WeirGates *gates, WeirGateValues values, WeirGateStanding *standing, bool is_first_look,
 				  bool is_wanted)
 {
-	TimestampTz before = standing->ready_since;
+	WeirGates	cheap = *gates;
+	bool		others_pass;
 
+	cheap.sql = NIL;
 	values.drift_known = true;
 	values.drift_missing = values.drift_extra = 0;
-	if (!is_wanted || weir_gates_outcome(weir_gates_evaluate(gates, &values)) != WEIR_GATE_PASS)
+	others_pass = weir_gates_outcome(weir_gates_evaluate(&cheap, &values)) == WEIR_GATE_PASS;
+	if (!is_wanted || !others_pass)
 		standing->ready_since = 0;
 	else if (standing->ready_since == 0)
 		standing->ready_since = is_first_look ? standing->since : GetCurrentTimestamp();
-	return standing->ready_since != before;
+	return others_pass;
 }
 
 WeirGateOutcome
-weir_gates_judge(const WeirOperator *operator, const WeirUpgrade *upgrade, bool is_wanted, const char **reason)
+weir_gates_judge(const WeirOperator *operator, const WeirUpgrade *upgrade, bool is_wanted, const char **reason,
+				 bool *is_overdue)
 {
 	WeirGates  *gates = weir_gates_from_text(upgrade->gates);
 	WeirGateStanding standing;
@@ -184,8 +234,10 @@ weir_gates_judge(const WeirOperator *operator, const WeirUpgrade *upgrade, bool 
 	WeirGateOutcome outcome;
 	List	   *readings;
 	bool		is_first_look;
-	bool		has_changed;
+	bool		others_pass;
+	WeirGateStanding before;
 
+	*is_overdue = false;
 	if (!weir_gate_get(upgrade->upgrade_id, &standing))
 	{
 		*reason = "waits: the new version is catching up";
@@ -195,12 +247,20 @@ weir_gates_judge(const WeirOperator *operator, const WeirUpgrade *upgrade, bool 
 	if (is_first_look)
 		weir_gate_start(upgrade->upgrade_id, &standing);
 	values = measure(&standing);
-	has_changed = look_at_readiness(gates, values, &standing, is_first_look, is_wanted);
+	before = standing;
+	if (standing.waiting_since == 0)
+		standing.waiting_since = GetCurrentTimestamp();
+	others_pass = look_at_readiness(gates, values, &standing, is_first_look, is_wanted);
 	values.drift_due = comparison_is_due(&standing);
+	values.answers = present_answers(&standing);
+	ask_if_due(gates, others_pass, values.answers, &standing);
 	readings = weir_gates_evaluate(gates, &values);
 	outcome = weir_gates_outcome(readings);
 	*reason = weir_gates_reason(readings);
-	record(operator, upgrade, &standing, readings, has_changed,
+	*is_overdue = outcome == WEIR_GATE_WAIT && GetCurrentTimestamp() - standing.waiting_since > gates->deadline;
+	record(operator, upgrade, &standing, readings,
+		   standing.ready_since != before.ready_since || standing.ask_at != before.ask_at ||
+		   standing.waiting_since != before.waiting_since,
 		   outcome == WEIR_GATE_FAIL || (outcome == WEIR_GATE_PASS && is_wanted), *reason);
 	return outcome;
 }
@@ -215,4 +275,13 @@ weir_gates_want_comparison(const WeirUpgrade *upgrade)
 	if (standing.start != standing.since)
 		standing.ready_since = 0;	/* of another phase or step */
 	return comparison_is_due(&standing);
+}
+
+bool
+weir_gates_want_answers(const WeirUpgrade *upgrade)
+{
+	WeirGateStanding standing;
+
+	return weir_gate_get(upgrade->upgrade_id, &standing) && standing.start == standing.since &&
+		standing.ask_at > standing.answered_at;
 }

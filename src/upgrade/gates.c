@@ -17,6 +17,7 @@
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
+#include "upgrade/gate_query.h"
 #include "upgrade/gates.h"
 #include "upgrade/verdict.h"
 
@@ -24,7 +25,8 @@ typedef enum GateKind
 {
 	GATE_DURATION,
 	GATE_COUNT,
-	GATE_RATIO
+	GATE_RATIO,
+	GATE_QUERIES
 } GateKind;
 
 static const struct
@@ -40,6 +42,7 @@ static const struct
 	{"min_rows", GATE_COUNT, "0", offsetof(WeirGates, min_rows)},
 	{"max_lag", GATE_DURATION, "\"30 s\"", offsetof(WeirGates, max_lag)},
 	{"max_slowdown", GATE_RATIO, "3.0", offsetof(WeirGates, max_slowdown)},
+	{"sql", GATE_QUERIES, "[]", offsetof(WeirGates, sql)},
 	{"deadline", GATE_DURATION, "\"1 h\"", offsetof(WeirGates, deadline)},
 };
 
@@ -47,6 +50,7 @@ static const char *const wanted_value[] = {
 	[GATE_DURATION] = "an interval from 0 on, as a string: \"10 s\"",
 	[GATE_COUNT] = "a whole number from 0 on",
 	[GATE_RATIO] = "a number above 0",
+	[GATE_QUERIES] = "an array of at most 10 queries, as strings",
 };
 
 static char *
@@ -85,9 +89,31 @@ read_duration(const char *text, int64 *us)
 }
 
 static bool
+read_queries(const JsonbValue *value, List **queries)
+{
+	JsonbContainer *array = value->val.binary.data;
+
+	*queries = NIL;
+	if (value->type != jbvBinary || !JsonContainerIsArray(array) || JsonContainerSize(array) > WEIR_GATE_QUERIES)
+		return false;
+	for (uint32 i = 0; i < JsonContainerSize(array); i++)
+	{
+		JsonbValue *query = getIthJsonbValueFromContainer(array, i);
+
+		if (query->type != jbvString)
+			return false;
+		*queries = lappend(*queries, pnstrdup(query->val.string.val, query->val.string.len));
+	}
+	return true;
+}
+
+static bool
 read_value(GateKind kind, const JsonbValue *value, void *target)
 {
 	double		number;
+
+	if (kind == GATE_QUERIES)
+		return read_queries(value, target);
 
 	if (kind == GATE_DURATION)
 		return value->type == jbvString &&
@@ -113,6 +139,8 @@ value_text(const JsonbValue *value)
 	initStringInfo(&text);
 	if (value->type == jbvString)
 		escape_json(&text, pnstrdup(value->val.string.val, value->val.string.len));
+	else if (value->type == jbvBinary)
+		return JsonbToCString(NULL, value->val.binary.data, value->val.binary.len);
 	else
 		appendStringInfoString(&text, DatumGetCString(DirectFunctionCall1(numeric_out,
 																		  NumericGetDatum(value->val.numeric))));
@@ -264,10 +292,25 @@ read_slowdown(const WeirGates *gates, const WeirGateValues *values)
 	return result;
 }
 
+static WeirGateReading *
+read_answer(int number, const char *query, const WeirGateAnswer *answer)
+{
+	const char *measured = answer == NULL ? "null" : answer->answer;
+	WeirGateReading *result = reading(psprintf("sql %d", number), strcmp(measured, "true") == 0,
+									  strcmp(measured, "false") == 0,
+									  weir_verdict_json("query", query, "=measured", measured,
+														"error", answer == NULL ? "no answer yet" :
+														answer->error[0] == '\0' ? NULL : answer->error, NULL));
+
+	result->complaint = psprintf("query %d of gate sql is false", number);
+	return result;
+}
+
 List *
 weir_gates_evaluate(const WeirGates *gates, const WeirGateValues *values)
 {
 	List	   *readings = NIL;
+	ListCell   *lc;
 
 	readings = lappend(readings, read_errors(gates, values));
 	readings = lappend(readings, read_drift(gates, values));
@@ -281,6 +324,13 @@ weir_gates_evaluate(const WeirGates *gates, const WeirGateValues *values)
 										 weir_verdict_json("=limit_ms", ms_text(gates->max_lag),
 														   "=measured_ms", ms_text(values->lag_us), NULL)));
 	readings = lappend(readings, read_slowdown(gates, values));
+	foreach(lc, gates->sql)
+	{
+		int			index = foreach_current_index(lc);
+
+		readings = lappend(readings, read_answer(index + 1, lfirst(lc), index < list_length(values->answers) ?
+												 list_nth(values->answers, index) : NULL));
+	}
 	return readings;
 }
 

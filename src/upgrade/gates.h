@@ -22,6 +22,7 @@ typedef struct WeirGates
 	int64		min_rows;
 	int64		max_lag;
 	double		max_slowdown;
+	List	   *sql;			/* the user's own queries, as given */
 	int64		deadline;		/* no gate: how long the others may wait */
 	char	   *text;			/* jsonb text with every key */
 } WeirGates;
@@ -32,6 +33,13 @@ typedef enum WeirGateOutcome
 	WEIR_GATE_WAIT,				/* neither: it is looked at again */
 	WEIR_GATE_FAIL
 } WeirGateOutcome;
+
+/* Of one of the user's queries. */
+typedef struct WeirGateAnswer
+{
+	const char *answer;			/* "true", "false", "null" */
+	const char *error;			/* SQLSTATE and message, or "" */
+} WeirGateAnswer;
 
 /* What was measured, since both versions run in lockstep in the present phase or step. */
 typedef struct WeirGateValues
@@ -48,6 +56,7 @@ typedef struct WeirGateValues
 	int64		drift_missing;
 	int64		drift_extra;
 	XLogRecPtr	drift_lsn;
+	List	   *answers;		/* WeirGateAnswer, to each query; NIL: not asked yet, or too long ago */
 } WeirGateValues;
 
 typedef struct WeirGateReading

@@ -17,15 +17,14 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "catalog/catalog_query.h"
+#include "catalog/gate_catalog.h"
 #include "catalog/ledger_catalog.h"
 #include "catalog/version_catalog.h"
 #include "operator/loaded_version.h"
 #include "operator/serving_view.h"
-#include "upgrade/drift.h"
 #include "upgrade/gate_judge.h"
 #include "upgrade/serving_guard.h"
 #include "upgrade/upgrade_steps.h"
@@ -207,34 +206,12 @@ weir_upgrade_pause(const WeirOperator *operator, WeirUpgrade *upgrade, bool paus
 	return true;
 }
 
-bool
-weir_upgrade_validate(WeirUpgrade *upgrade)
+/* Nobody may be looking: it stays where it is, and an alert is raised, until somebody has. */
+static void
+pause_overdue(const WeirOperator *operator, WeirUpgrade *upgrade, const char *reason)
 {
-	WeirOperator *operator = weir_operator_by_id(upgrade->operator_id);
-	WeirVersion *old = weir_version_get(upgrade->operator_id, upgrade->from_version);
-	WeirVersion *new = weir_version_get(upgrade->operator_id, upgrade->to_version);
-	WeirDrift	drift;
-	bool		old_is_live;
-	bool		new_is_live;
-	int64		reader_id;
-
-	/* Lockstep and rows are judged in one snapshot, taken here. */
-	PopActiveSnapshot();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	old_is_live = weir_version_is_live_at_snapshot(upgrade->operator_id, upgrade->from_version, &reader_id);
-	new_is_live = weir_version_is_live_at_snapshot(upgrade->operator_id, upgrade->to_version, &reader_id);
-	if (!new_is_live || (!old_is_live && !upgrade->is_repair))
-		return false;
-	if (!old_is_live)
-		drift = (WeirDrift) {0, 0};	/* a repair has nobody to compare with */
-	else
-		drift = weir_drift_compare(old->state_table, new->state_table, upgrade->compare_columns,
-								   weir_relation_owner(operator->view));
-	/* Not before comparing, which may take long; whoever has changed the upgrade meanwhile may not have committed. */
-	if (!weir_operator_try_lock(upgrade->operator_id))
-		return false;
-	weir_upgrade_set_drift(upgrade->upgrade_id, drift.missing, drift.extra, GetXLogInsertRecPtr());
-	return true;
+	(void) weir_upgrade_pause(operator, upgrade, true, GetUserId(), psprintf("%s for longer than the deadline", reason));
+	weir_gate_restart_deadline(upgrade->upgrade_id);
 }
 
 /* True: no further step now; *changed when that ended the upgrade. */
@@ -243,15 +220,18 @@ is_held_by_gates(const WeirOperator *operator, WeirUpgrade *upgrade, bool *chang
 {
 	bool		is_wanted = upgrade->auto_advance || upgrade->advance_requested;
 	const char *reason;
+	bool		is_overdue;
 
 	/* A repair has no version beside it that could be measured. */
 	if (!upgrade->is_repair)
-		switch (weir_gates_judge(operator, upgrade, is_wanted, &reason))
+		switch (weir_gates_judge(operator, upgrade, is_wanted, &reason, &is_overdue))
 		{
 			case WEIR_GATE_PASS:
 				break;
 			case WEIR_GATE_WAIT:
 				weir_upgrade_set_reason(upgrade->upgrade_id, reason);
+				if (is_overdue)
+					pause_overdue(operator, upgrade, reason);
 				return true;
 			case WEIR_GATE_FAIL:
 				*changed = true;
@@ -274,7 +254,7 @@ walk_validating(const WeirOperator *operator, WeirUpgrade *upgrade)
 		weir_upgrade_set_reason(upgrade->upgrade_id, waits_for_old_version);
 		return false;
 	}
-	if (!upgrade->drift_known || is_held_by_gates(operator, upgrade, &changed))
+	if (is_held_by_gates(operator, upgrade, &changed))
 		return changed;
 	weir_upgrade_set_advance(upgrade->upgrade_id, false);
 	enter_phase(operator, upgrade, WEIR_PHASE_SHIFTING, GetUserId(), NULL, NULL);

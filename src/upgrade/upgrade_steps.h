@@ -16,12 +16,6 @@
 extern bool weir_upgrade_walk(const WeirOperator *operator, WeirUpgrade *upgrade);
 
 /*
- * The full comparison of validating, before the walk and without the
- * operator's lock (it may take long): true when its result was recorded.
- */
-extern bool weir_upgrade_validate(WeirUpgrade *upgrade);
-
-/*
  * Back to the old version, from any phase that has not ended; 55000 when the
  * old version is no longer in lockstep.
  */

@@ -29,6 +29,7 @@
 #include "weir_errors.h"
 #include "weir_shmem.h"
 #include "worker/attempt.h"
+#include "worker/gatekeeper.h"
 #include "worker/reader_pool.h"
 #include "worker/reconcile.h"
 #include "worker/worker_loop.h"
@@ -382,22 +383,25 @@ walk_one(int64 operator_id)
 	return changed;
 }
 
+/* Comparing and the user's queries take long: a process of its own does it. A repair has nobody to be compared with. */
 static void
-validate_one(int64 operator_id)
+compare_one(int64 operator_id)
 {
 	WeirUpgrade *upgrade;
 
 	weir_worker_begin();
 	upgrade = weir_upgrade_live(operator_id);
-	if (upgrade != NULL && upgrade->phase == WEIR_PHASE_VALIDATING &&
-		(upgrade->is_repair ? !upgrade->drift_known : weir_gates_want_comparison(upgrade)))
-		(void) weir_upgrade_validate(upgrade);
+	if (upgrade != NULL && upgrade->phase == WEIR_PHASE_VALIDATING && !upgrade->is_repair &&
+		(weir_gates_want_comparison(upgrade) || weir_gates_want_answers(upgrade)) && !weir_gatekeeper_want(operator_id) &&
+		weir_operator_try_lock(operator_id))
+		weir_upgrade_set_reason(upgrade->upgrade_id,
+								"waits: no background worker is free for its gates (max_worker_processes)");
 	weir_worker_commit();
 }
 
 /* What stands in an upgrade's way will stand there the next time too: it ends with the reason. */
-static void
-end_failed_upgrade(int64 operator_id, ErrorData *error)
+void
+weir_reconcile_end_failed_upgrade(int64 operator_id, ErrorData *error)
 {
 	WeirOperator *operator;
 	WeirUpgrade *upgrade;
@@ -429,7 +433,7 @@ advance_upgrade(void *argument)
 	/* Restored: the reason for the upgrade's end. */
 	PG_TRY();
 	{
-		validate_one(operator_id);
+		compare_one(operator_id);
 		changed = walk_one(operator_id);
 	}
 	PG_CATCH();
@@ -446,7 +450,7 @@ advance_upgrade(void *argument)
 	MemoryContextSwitchTo(context);
 	if (error == NULL)
 		return changed;
-	end_failed_upgrade(operator_id, (ErrorData *) error);
+	weir_reconcile_end_failed_upgrade(operator_id, (ErrorData *) error);
 	return true;
 }
 
@@ -455,6 +459,7 @@ weir_reconcile_upgrades(void)
 {
 	MemoryContext context = CurrentMemoryContext;
 	List	   *upgrades;
+	bool		changed;
 
 	weir_worker_begin();
 	/*
@@ -471,7 +476,9 @@ weir_reconcile_upgrades(void)
 								context);
 	weir_worker_commit();
 	MemoryContextSwitchTo(context);
-	return attempt_each(upgrades, advance_upgrade);
+	changed = attempt_each(upgrades, advance_upgrade);
+	weir_gatekeepers_end_unwanted();
+	return changed;
 }
 
 static bool

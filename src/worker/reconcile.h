@@ -15,6 +15,8 @@ extern bool weir_reconcile_paused(void);		/* live versions that are to stop: tel
 extern bool weir_reconcile_resumed(void);		/* stopped versions that are to go on */
 extern bool weir_reconcile_retired(void);		/* views and relations that nobody needs */
 extern bool weir_reconcile_upgrades(void);		/* one edge of each upgrade */
+/* Rolls it back for an error that another try would repeat; also called by a gatekeeper. */
+extern void weir_reconcile_end_failed_upgrade(int64 operator_id, ErrorData *error);
 extern bool weir_reconcile_ledger(void);		/* entries without a place in their chain */
 /* True while something is under way that needs short turns. */
 extern bool weir_reconcile_is_busy(void);

@@ -73,7 +73,7 @@ weir_verification_run(WeirReader *reader, WeirLoadedVersion *throwaway,
 		reader_id == main_reader->reader_id;
 	if (compared)
 		drift = weir_drift_compare(expected->state_table, actual->state_table,
-								   output_names(throwaway->definition), throwaway->owner);
+								   output_names(throwaway->definition), throwaway->owner, false);
 	weir_version_retire(throwaway->operator_id, throwaway->version);
 	weir_reader_end(reader->reader_id);
 

@@ -43,5 +43,6 @@ extern void weir_worker_arguments(Oid *database, int64 *id);
 extern PGDLLEXPORT void weir_launcher_main(Datum arg);
 extern PGDLLEXPORT void weir_coordinator_main(Datum arg);
 extern PGDLLEXPORT void weir_reader_main(Datum arg);
+extern PGDLLEXPORT void weir_gatekeeper_main(Datum arg);
 
 #endif							/* WEIR_WORKER_LOOP_H */
