@@ -216,6 +216,10 @@ SELECT weir.wait_for_upgrade('weighed', 'observing');
 SELECT compare('weighed', 'g, n, total::text, mean::text', 'SELECT g, count(*), sum(w)::text, avg(w)::text FROM weights GROUP BY g');
 DELETE FROM weights WHERE scale(w) > 3;
 SELECT compare('weighed', 'g, n, total::text, mean::text', 'SELECT g, count(*), sum(w)::text, avg(w)::text FROM weights GROUP BY g');
+-- one that does not run has no position from which to go on
+SELECT weir.finalize_upgrade('weighed');
+SELECT weir.pause_operator('weighed');
+SELECT attempt(format('SELECT weir.start_upgrade(''weighed'', %L, %L, options => ''{"repair": true}'')', 'SELECT count(*) AS n FROM weights', 'SELECT sum(n)::bigint AS n FROM old'));
 SELECT weir.drop_operator('weighed');
 
 -- rights, and functions ----------------------------------------------------------------------------------

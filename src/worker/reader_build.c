@@ -86,6 +86,8 @@ plan_from_old_state(WeirReader *reader, BuildPlan *plan)
 {
 	WeirReaderRow *main_row;
 
+	weir_worker_begin();
+	MemoryContextSwitchTo(plan->loaded->context);
 	if (converts(plan))
 	{
 		plan->queries = weir_migration_queries(plan->loaded->definition, plan->version);
@@ -108,19 +110,6 @@ plan_from_old_state(WeirReader *reader, BuildPlan *plan)
 				 errhint("SELECT * FROM weir.readers;")));
 	strlcpy(plan->main_slot, main_row->slot_name, NAMEDATALEN);
 	plan->main_reader_id = main_row->reader_id;
-}
-
-/* The texts that compute the rows. */
-static void
-plan_queries(WeirReader *reader, BuildPlan *plan)
-{
-	weir_worker_begin();
-	MemoryContextSwitchTo(plan->loaded->context);
-	if (takes_old_state(plan))
-		plan_from_old_state(reader, plan);
-	else
-		plan->queries = source_queries(plan->loaded->definition,
-									   strcmp(plan->version->strategy, "fresh") == 0);
 	weir_worker_commit();
 }
 
@@ -348,7 +337,8 @@ build_or_throw(WeirReader *reader, BuildPlan *plan)
 	WeirStateBuild *build;
 	XLogRecPtr	lsn;
 
-	plan_queries(reader, plan);
+	if (takes_old_state(plan))
+		plan_from_old_state(reader, plan);
 	start_over(reader, plan);
 	if (takes_old_state(plan))
 		build = read_old_version(reader, plan, &lsn);
