@@ -7,8 +7,8 @@
  * again. The position alone would not do: a main reader whose hold is over
  * reads on without the new version's tables, and its position need not move.
  * The hold lasts at most weir.max_hold, whatever the state's size. However it
- * ended, the main reader waits for its row's lock before it goes on: behind it
- * a move that was in time is visible.
+ * ended, the main reader, or the process that follows it, waits for its row's
+ * lock before it goes on: behind it a move that was in time is visible.
  *
  * Killed before that commit: the versions still belong to the catch-up reader.
  * After it: to the main reader, which discards a batch decoded without them;

@@ -449,7 +449,12 @@ weir_reader_reopen(WeirReader *reader)
 	reader->source = NULL;
 	if (reader->batch != NULL)
 		weir_batch_reset(reader->batch, reader->followed);
-	load_set(reader);
+
+	/* A move that found the process before this one holding may not have committed: it has the row locked. */
+	weir_worker_begin();
+	weir_reader_lock(reader->reader_id);
+	weir_reader_set_load(reader);
+	weir_worker_commit();
 	reader->source = weir_source_open(reader->slot_name, reader->processed_lsn);
 }
 

@@ -198,6 +198,9 @@ weir_reconcile_versions(void)
 
 	weir_worker_begin();
 	changed = end_readers();
+	/* Durable before anybody sees it: the main slot passes an ended place, the ended reader's slot goes. */
+	if (changed)
+		ForceSyncCommit();
 	changed |= give_readers();
 	changed |= replace_main_readers();
 	weir_worker_commit();
