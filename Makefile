@@ -19,7 +19,7 @@ ifneq ($(filter $(OWN_TARGETS),$(MAKECMDGOALS)),)
 .NOTPARALLEL:
 
 check:       ; @tools/check
-check-full:  ; @SUITES="$${SUITES:-lint build docs regress isolation pgtap tap chaos}" tools/check
+check-full:  ; @SUITES="$${SUITES:-lint model build docs regress isolation pgtap tap chaos}" tools/check
 chaos:       ; @SUITES=chaos tools/check
 demo:        ; @demo/run
 bench:       ; @bench/run
