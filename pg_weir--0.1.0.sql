@@ -82,7 +82,10 @@ CREATE TABLE weir_internal.serving (
     operator_id bigint PRIMARY KEY,
     version int NOT NULL,
     shown_version int NOT NULL DEFAULT 0,   -- the same once the first version is built; before that the view is empty
-    view_versions int[] NOT NULL        -- the branches that the operator's view has; 0: none that shows before it is built
+    candidate int NOT NULL DEFAULT 0,   -- serves the shards below split, and sessions that ask for it; 0: none
+    split int NOT NULL DEFAULT 0 CHECK (split BETWEEN 0 AND 64),
+    view_versions int[] NOT NULL,       -- the branches that the operator's view has; 0: none that shows before it is built
+    CONSTRAINT serving_split_has_candidate_check CHECK (split = 0 OR candidate <> 0)
 ) WITH (fillfactor = 50);
 
 CREATE TABLE weir_internal.upgrade (
@@ -98,6 +101,8 @@ CREATE TABLE weir_internal.upgrade (
     gates jsonb NOT NULL,
     gate_queries text[] NOT NULL DEFAULT '{}', -- those in gates, fully qualified
     auto_advance boolean NOT NULL,
+    step int NOT NULL DEFAULT 0,        -- how many of steps were taken
+    step_since timestamptz,
     advance_requested boolean NOT NULL DEFAULT false,
     paused boolean NOT NULL DEFAULT false,     -- takes no edge by itself
     safe_window interval NOT NULL,
@@ -486,7 +491,7 @@ LEFT JOIN weir_internal.objective j ON j.operator_id = o.operator_id
 WHERE NOT o.dropped;
 COMMENT ON VIEW weir.operators IS 'Operators of this database, with the version that serves and its status.';
 COMMENT ON COLUMN weir.operators.operator IS 'The operator: its view.';
-COMMENT ON COLUMN weir.operators.version IS 'Version that serves.';
+COMMENT ON COLUMN weir.operators.version IS 'Version that serves; while an upgrade shifts, the one that it leaves.';
 COMMENT ON COLUMN weir.operators.status IS 'new, building, catching_up, live, paused, stopped, stale, lost or failed.';
 COMMENT ON COLUMN weir.operators.stream IS 'Stream whose changes it folds.';
 COMMENT ON COLUMN weir.operators.owner IS 'Owner of the view; its definition runs with this role''s rights.';
@@ -504,7 +509,7 @@ SELECT o.view_oid::regclass AS operator, v.version,
     CASE WHEN v.retired AND u.phase = 'rolled_back' THEN 'rolled_back'
          WHEN v.retired THEN 'retired'
          ELSE coalesce(r.status, 'new') END AS status,
-    s.version = v.version AS serving, v.strategy, v.definition, v.query, v.migration,
+    s.version = v.version OR s.candidate = v.version AND s.split > 0 AS serving, v.strategy, v.definition, v.query, v.migration,
     nullif(v.state_table, 0)::regclass AS state_table, v.state_format, v.append_only,
     rd.reader_id, r.rows_total, r.rows_written, r.build_lsn, rd.processed_lsn, r.stop_cause, r.sqlstate,
     CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN r.message END AS message,
@@ -522,7 +527,7 @@ COMMENT ON VIEW weir.versions IS 'Versions of operators: definitions, state tabl
 COMMENT ON COLUMN weir.versions.operator IS 'The operator.';
 COMMENT ON COLUMN weir.versions.version IS 'Number of the version, from 1.';
 COMMENT ON COLUMN weir.versions.status IS 'new, building, catching_up, live, stopped, failed, lost, retired or rolled_back.';
-COMMENT ON COLUMN weir.versions.serving IS 'Whether users see this version''s rows.';
+COMMENT ON COLUMN weir.versions.serving IS 'Whether users see this version''s rows, or some shards of them.';
 COMMENT ON COLUMN weir.versions.strategy IS 'How its first state was made: backfill, reuse, convert or fresh.';
 COMMENT ON COLUMN weir.versions.definition IS 'Definition as written.';
 COMMENT ON COLUMN weir.versions.query IS 'Definition as analysed.';
@@ -623,17 +628,20 @@ SELECT u.upgrade_id, o.view_oid::regclass AS operator, u.from_version, u.to_vers
     u.phase_since, r.rows_total, r.rows_written,
     CASE WHEN r.rows_total > 0 THEN round(100.0 * r.rows_written / r.rows_total, 1) END AS built_percent,
     rd.lag_bytes, u.compare_columns, u.drift_missing, u.drift_extra, u.drift_lsn, u.gates,
-    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN g.readings END AS gate_readings, g.read_at AS gates_read_at, u.shift_lsn,
+    CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN g.readings END AS gate_readings, g.read_at AS gates_read_at,
+    u.steps, u.step, u.step_since, coalesce(u.steps[u.step], 0) AS percent,
+    CASE WHEN s.version = u.to_version THEN 64 WHEN s.candidate = u.to_version THEN s.split ELSE 0 END AS shards, u.shift_lsn,
     u.auto_advance, u.paused, u.safe_window, u.observing_until,
-    u.rollback_possible AND (u.phase <> 'observing' OR coalesce(old.status = 'live', false)) AS rollback_possible,
+    u.rollback_possible AND (s.version <> u.to_version AND s.split = 0 OR coalesce(old.status = 'live', false)) AS rollback_possible,
     CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN
-        CASE WHEN u.rollback_obstacle IS NULL AND u.phase = 'observing' AND old.status <> 'live'
+        CASE WHEN u.rollback_obstacle IS NULL AND u.ended_at IS NULL AND (s.version = u.to_version OR s.split > 0) AND old.status <> 'live'
              THEN format('version %s is %s', old.version, old.status) || coalesce(' since ' || old.error_lsn, '') || coalesce(': ' || old.message, '')
              ELSE u.rollback_obstacle END END AS rollback_obstacle,
     CASE WHEN weir_internal.may_see_errors(o.view_oid) THEN u.reason END AS reason, r.sqlstate, r.error_lsn,
     u.started_at, u.started_by, u.ended_at
 FROM weir_internal.upgrade u
 JOIN weir_internal.operator o USING (operator_id)
+JOIN weir_internal.serving s USING (operator_id)
 LEFT JOIN weir_internal.version_run r ON r.operator_id = u.operator_id AND r.version = u.to_version
 LEFT JOIN weir_internal.version_run old ON old.operator_id = u.operator_id AND old.version = u.from_version
 LEFT JOIN weir.readers rd ON rd.reader_id = r.reader_id AND u.ended_at IS NULL
@@ -658,7 +666,12 @@ COMMENT ON COLUMN weir.upgrades.drift_lsn IS 'Position at which they were compar
 COMMENT ON COLUMN weir.upgrades.gates IS 'Limits of its gates, with the defaults that held when it was started.';
 COMMENT ON COLUMN weir.upgrades.gate_readings IS 'What the gates were read as last: outcome, limit and measured value of each (owner and monitors only).';
 COMMENT ON COLUMN weir.upgrades.gates_read_at IS 'When.';
-COMMENT ON COLUMN weir.upgrades.shift_lsn IS 'Position at which the new version began to serve.';
+COMMENT ON COLUMN weir.upgrades.steps IS 'Percent of the shards that the new version serves after each step.';
+COMMENT ON COLUMN weir.upgrades.step IS 'Steps taken.';
+COMMENT ON COLUMN weir.upgrades.step_since IS 'When the last of them was taken.';
+COMMENT ON COLUMN weir.upgrades.percent IS 'Percent of the last of them.';
+COMMENT ON COLUMN weir.upgrades.shards IS 'Shards, of 64, that the new version serves now.';
+COMMENT ON COLUMN weir.upgrades.shift_lsn IS 'Position at which the new version began to serve all of them.';
 COMMENT ON COLUMN weir.upgrades.auto_advance IS 'Whether steps are taken without weir.advance_upgrade.';
 COMMENT ON COLUMN weir.upgrades.paused IS 'Whether it was told to stay in its phase: weir.resume_upgrade.';
 COMMENT ON COLUMN weir.upgrades.safe_window IS 'How long the old version stays in lockstep after the last step.';
@@ -730,7 +743,7 @@ COMMENT ON COLUMN weir.ledger.recorded_at IS 'When it was recorded.';
 COMMENT ON COLUMN weir.ledger.operator IS 'Name of the operator at that time.';
 COMMENT ON COLUMN weir.ledger.operator_id IS 'Number of the operator.';
 COMMENT ON COLUMN weir.ledger.upgrade_id IS 'Upgrade it belongs to, if any.';
-COMMENT ON COLUMN weir.ledger.event IS 'create, drop, pause, resume, objective, stop, lost, phase, gate, pause_upgrade, resume_upgrade or rollback_impossible.';
+COMMENT ON COLUMN weir.ledger.event IS 'create, drop, pause, resume, objective, stop, lost, phase, step, gate, pause_upgrade, resume_upgrade or rollback_impossible.';
 COMMENT ON COLUMN weir.ledger.from_phase IS 'Phase before.';
 COMMENT ON COLUMN weir.ledger.to_phase IS 'Phase after.';
 COMMENT ON COLUMN weir.ledger.from_version IS 'Version before.';
@@ -744,7 +757,7 @@ COMMENT ON COLUMN weir.ledger.previous_hash IS 'Hash of the operator''s entry be
 COMMENT ON COLUMN weir.ledger.hash IS 'SHA-256 of this entry with previous_hash (owner and monitors only).';
 
 CREATE VIEW weir.stat_operators AS
-SELECT o.view_oid::regclass AS operator, x.version, s.version = x.version AS serving, x.rows, x.folds,
+SELECT o.view_oid::regclass AS operator, x.version, s.version = x.version OR s.candidate = x.version AND s.split > 0 AS serving, x.rows, x.folds,
     x.rows_inserted, x.rows_updated, x.rows_deleted, x.batches, x.errors,
     x.apply_us / 1000.0::double precision AS apply_ms, d.drift_rows, d.drift_lsn, x.stats_reset
 FROM weir_internal.version_stat x
@@ -756,7 +769,7 @@ WHERE NOT o.dropped AND x.version > 0 AND weir_internal.may_see_errors(o.view_oi
 COMMENT ON VIEW weir.stat_operators IS 'Work done per version since stats_reset (owner and monitors only); written at most once a second.';
 COMMENT ON COLUMN weir.stat_operators.operator IS 'The operator.';
 COMMENT ON COLUMN weir.stat_operators.version IS 'The version.';
-COMMENT ON COLUMN weir.stat_operators.serving IS 'Whether it serves.';
+COMMENT ON COLUMN weir.stat_operators.serving IS 'Whether it serves, or some shards of it.';
 COMMENT ON COLUMN weir.stat_operators.rows IS 'Source rows offered to it.';
 COMMENT ON COLUMN weir.stat_operators.folds IS 'Keys folded, counted once per batch.';
 COMMENT ON COLUMN weir.stat_operators.rows_inserted IS 'State rows inserted.';

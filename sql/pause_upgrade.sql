@@ -71,7 +71,7 @@ BEGIN;
 SELECT weir.resume_upgrade('op');
 ROLLBACK;
 SELECT look();
-SELECT event, reason, from_version, to_version FROM weir.ledger WHERE operator = 'op' AND event LIKE '%\_upgrade' ORDER BY ledger_id;
+SELECT event, reason, from_version, to_version FROM weir.ledger WHERE upgrade_id = (SELECT upgrade_id FROM weir.upgrades WHERE operator = 'op'::regclass) AND event LIKE '%\_upgrade' ORDER BY ledger_id;
 SELECT weir.resume_upgrade('op');
 SELECT weir.wait_for_upgrade('op', 'observing');
 SELECT weir.resume_upgrade('op');

@@ -57,7 +57,7 @@ SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop FROM sales GROUP B
 SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop FROM sales GROUP BY shop', strategy => 'magic')$$);
 SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop FROM sales GROUP BY shop', strategy => 'convert')$$);
 SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop FROM sales GROUP BY shop', migration => 'SELECT * FROM old')$$);
-SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop FROM sales GROUP BY shop', steps => '{10, 100}')$$);
+SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop FROM sales GROUP BY shop', steps => '{10, 5, 100}')$$);
 SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop FROM sales GROUP BY shop', steps => '{50}')$$);
 SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop FROM sales GROUP BY shop', steps => '{}')$$);
 SELECT attempt($$SELECT weir.start_upgrade('op', 'SELECT shop FROM sales GROUP BY shop', steps => '{0, 100}')$$);

@@ -1,7 +1,8 @@
 /*
  * weir_guc.c - defines the settings weir.*; weir_guc.h says what they mean.
  *
- * All are PGC_SIGHUP: they belong to the workers, which serve every user.
+ * All but weir.read_version are PGC_SIGHUP: they belong to the workers, which
+ * serve every user.
  */
 #include "weir.h"
 #include "weir_guc.h"
@@ -19,6 +20,7 @@ int			weir_guc_poll_interval_ms = 200;
 int			weir_guc_max_hold_ms = 200;
 int			weir_guc_restart_delay_ms = 1000;
 int			weir_guc_build_chunk_rows = 20000;
+int			weir_guc_read_version = WEIR_READ_SERVING;
 #ifdef WEIR_TEST
 char	   *weir_guc_crash_point = NULL;
 #endif
@@ -65,6 +67,12 @@ static const IntegerSetting integer_settings[] = {
 	NULL},
 };
 
+static const struct config_enum_entry read_versions[] = {
+	{"serving", WEIR_READ_SERVING, false},
+	{"candidate", WEIR_READ_CANDIDATE, false},
+	{NULL, 0, false}
+};
+
 void
 weir_guc_define(void)
 {
@@ -77,6 +85,12 @@ weir_guc_define(void)
 								*setting->variable, setting->min, setting->max,
 								PGC_SIGHUP, setting->unit, NULL, NULL, NULL);
 	}
+	/* Views ask for it by name (serving_view.c). */
+	DefineCustomEnumVariable("weir.read_version",
+							 "Version of operators that this session reads.",
+							 "With candidate, operators that are being upgraded show the new version as soon as it was compared.",
+							 &weir_guc_read_version, weir_guc_read_version, read_versions,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
 #ifdef WEIR_TEST
 	DefineCustomStringVariable("weir.crash_point",
 							   "Crash point at which a process kills itself: name[:hit][#tag].",

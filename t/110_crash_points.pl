@@ -63,7 +63,7 @@ my %cases = (
 	'batch-before-apply' => [ 'write', 'resume' ],
 	'batch-fenced' => [ 'write', 'resume' ],
 	'batch-version-applied' => [ 'write', 'lockstep', 'lockstep:2', 'resume' ],
-	'batch-before-commit' => [ 'write', 'lockstep', 'resume' ],
+	'batch-before-commit' => [ 'write', 'lockstep', 'resume', 'canary_fails' ],
 	'batch-committed' => [ 'write', 'write:3', 'lockstep', 'resume' ],
 	'confirm-before' => ['write'],
 	'confirm-after' => [ 'write', 'lockstep' ],
@@ -71,6 +71,7 @@ my %cases = (
 	'pause-committed' => ['pause'],
 	'stopped-slot-copied' => ['pause'],
 	'view-replaced' => ['reuse'],
+	'step-before-commit' => [ 'canary', 'canary:2' ],
 	'shift-before-commit' => [ 'reuse', 'backfill' ],
 	'edge-from-preparing' => ['reuse'],
 	'edge-from-building' => ['backfill'],
@@ -80,8 +81,8 @@ my %cases = (
 	'edge-from-observing' => [ 'finalize', 'fail' ],
 	'edge-to-building' => ['reuse'],
 	'edge-to-catching_up' => ['backfill'],
-	'edge-to-validating' => ['reuse'],
-	'edge-to-shifting' => [ 'backfill', 'reuse:2' ],
+	'edge-to-validating' => [ 'reuse', 'reuse:2' ],
+	'edge-to-shifting' => [ 'backfill', 'canary:2' ],
 	'edge-to-observing' => ['reuse'],
 	'edge-to-finalized' => ['finalize'],
 	'edge-to-rolled_back' => ['fail']);
@@ -199,6 +200,15 @@ sub observes
 	return;
 }
 
+# What must come of an upgrade whose new version fails.
+sub failed_back
+{
+	ok(poll_until($node, 'SELECT ' . latest_phase() . " = 'rolled_back'"), '... the upgrade is rolled back');
+	old_is_exact('... to the old version, which is right');
+	$node->safe_psql('postgres', 'DELETE FROM facts WHERE divisor = 0');
+	return;
+}
+
 sub stopped_place
 {
 	return q{SELECT status = 'stopped' AND reader_id IN (SELECT reader_id FROM weir.readers
@@ -232,6 +242,21 @@ my %scenarios = (
 		act => sub { start_upgrade('convert', ''); write_facts() },
 		outcome => sub { observes('convert') },
 	},
+	canary => {
+		prepare => \&create_sums,
+		act => sub { start_upgrade('reuse', q{, steps => '{10, 50, 100}'}); write_facts() },
+		outcome => sub { observes('reuse') },
+	},
+	canary_fails => {
+		prepare => sub {
+			create_sums();
+			start_upgrade('fail', q{, steps => '{10, 100}', auto_advance => false});
+			$node->safe_psql('postgres', q{SELECT weir.advance_upgrade('sums')});
+			poll_until($node, 'SELECT shards = 7 FROM weir.upgrades ORDER BY upgrade_id DESC LIMIT 1') or die "no step is taken\n";
+		},
+		act => sub { try_psql('INSERT INTO facts (k, v, divisor) VALUES (1, 1, 0)'); write_facts() },
+		outcome => sub { failed_back() },
+	},
 	lockstep => {
 		prepare => sub {
 			create_sums();
@@ -256,11 +281,7 @@ my %scenarios = (
 			wait_phase($node, 'sums', 'observing');
 		},
 		act => sub { try_psql('INSERT INTO facts (k, v, divisor) VALUES (1, 1, 0)'); write_facts() },
-		outcome => sub {
-			ok(poll_until($node, 'SELECT ' . latest_phase() . " = 'rolled_back'"), '... the upgrade is rolled back');
-			old_is_exact('... to the old version, which is right');
-			$node->safe_psql('postgres', 'DELETE FROM facts WHERE divisor = 0');
-		},
+		outcome => sub { failed_back() },
 	},
 	pause => {
 		prepare => \&create_sums,

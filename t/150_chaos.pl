@@ -71,6 +71,9 @@ sub check_operator
 	my $definition = definition_served($name);
 	return if $definition eq '';
 	$node->safe_psql('postgres', "SELECT weir.resume_operator('$name')");
+	# Whatever was paused or waits to be asked goes on to its end.
+	$node->safe_psql('postgres', "UPDATE weir_internal.upgrade SET paused = false, auto_advance = true
+		WHERE operator_id = (SELECT operator_id FROM weir_internal.operator WHERE NOT dropped AND view_name = '$name')");
 	my $settled = ok(poll_until($node, qq{SELECT count(*) = 0 FROM weir.upgrades
 		WHERE operator = '$name'::regclass AND phase NOT IN ('observing', 'finalized', 'rolled_back')}, 't', 60),
 		"round $round, $name: its upgrade has got somewhere");

@@ -1,7 +1,7 @@
 -- Claim: the catalogs refuse rows that cannot be, each by a constraint whose name says
 -- which rule it is (I8 among them); and there is no constraint that nobody tested.
 BEGIN;
-SELECT plan(36);
+SELECT plan(38);
 
 CREATE TEMP TABLE violated (name text);
 -- The constraint or index that refuses a statement, or what else happens.
@@ -49,6 +49,8 @@ SELECT is(pg_temp.refused_by(statement), name, name) FROM (VALUES
     ('version_purpose_check', 'UPDATE weir_internal.version SET purpose = ''decoration'' WHERE operator_id = 1000'),
     ('version_strategy_check', 'UPDATE weir_internal.version SET strategy = ''auto'' WHERE operator_id = 1000'),
     ('serving_pkey', 'INSERT INTO weir_internal.serving (operator_id, version, view_versions) VALUES (1000, 2, ''{2}'')'),
+    ('serving_split_check', 'UPDATE weir_internal.serving SET candidate = 2, split = 65 WHERE operator_id = 1000'),
+    ('serving_split_has_candidate_check', 'UPDATE weir_internal.serving SET split = 1 WHERE operator_id = 1000'),
     ('upgrade_pkey', 'INSERT INTO weir_internal.upgrade OVERRIDING SYSTEM VALUE SELECT u.* FROM weir_internal.upgrade u WHERE upgrade_id = 1000'),
     ('upgrade_phase_check', 'UPDATE weir_internal.upgrade SET phase = ''done'' WHERE upgrade_id = 1000'),
     ('upgrade_one_not_ended_per_operator', 'INSERT INTO weir_internal.upgrade (operator_id, from_version, to_version, strategy, phase, steps, gates, auto_advance, safe_window, options, compare_columns, started_by)

@@ -29,6 +29,7 @@
 #include "catalog/catalog_query.h"
 #include "catalog/ledger_catalog.h"
 #include "catalog/operator_catalog.h"
+#include "catalog/serving_catalog.h"
 #include "catalog/upgrade_catalog.h"
 #include "operator/definition.h"
 #include "operator/operator_remove.h"

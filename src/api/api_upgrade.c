@@ -33,6 +33,7 @@
 #include "upgrade/gate_query.h"
 #include "upgrade/gates.h"
 #include "upgrade/migration.h"
+#include "upgrade/split.h"
 #include "upgrade/verdict.h"
 #include "weir_compat.h"
 
@@ -50,7 +51,7 @@ typedef struct UpgradeArguments
 	const char *text;
 	const char *migration;		/* or NULL */
 	char	   *strategy;		/* auto, or one that was asked for */
-	Datum		steps;
+	List	   *steps;			/* of int: percentages */
 	WeirGates  *gates;
 	List	   *gate_queries;	/* of Query */
 	bool		auto_advance;
@@ -81,36 +82,64 @@ no_window(void)
 }
 
 static void
-refuse_unsupported(bool refused, const char *what, const char *hint)
+refuse_steps(const char *message)
 {
-	if (refused)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("%s not supported yet", what),
-				 errhint("%s", hint)));
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("%s", message),
+			 errhint("steps => '{1, 10, 50, 100}'")));
 }
 
-static void
+/* List of int percentages. */
+static List *
 check_steps(Datum steps)
 {
 	Datum	   *elements;
 	bool	   *nulls;
 	int			count;
+	List	   *result = NIL;
 
 	deconstruct_array(DatumGetArrayTypeP(steps), INT4OID, sizeof(int32), true, TYPALIGN_INT,
 					  &elements, &nulls, &count);
 	for (int i = 0; i < count; i++)
+	{
 		if (nulls[i] || DatumGetInt32(elements[i]) < 1 || DatumGetInt32(elements[i]) > 100)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("steps must be percentages from 1 to 100"),
-					 errhint("steps => '{100}'")));
-	if (count == 0 || DatumGetInt32(elements[count - 1]) != 100)
+			refuse_steps("steps must be percentages from 1 to 100");
+		if (i > 0 && DatumGetInt32(elements[i]) <= llast_int(result))
+			refuse_steps("each step must be larger than the one before");
+		result = lappend_int(result, DatumGetInt32(elements[i]));
+	}
+	if (count == 0 || llast_int(result) != 100)
+		refuse_steps("the last step must be 100");
+	return result;
+}
+
+static Datum
+steps_array(List *steps)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * list_length(steps));
+	ListCell   *lc;
+
+	foreach(lc, steps)
+		elements[foreach_current_index(lc)] = Int32GetDatum(lfirst_int(lc));
+	return PointerGetDatum(construct_array(elements, list_length(steps), INT4OID, sizeof(int32), true, TYPALIGN_INT));
+}
+
+/* Shards are of the key, and both versions must be there to share them. */
+static void
+check_split(UpgradeArguments *arguments, const WeirDefinition *previous)
+{
+	if (list_length(arguments->steps) == 1)
+		return;
+	if (arguments->is_rebuild || !weir_split_is_possible(arguments->definition, previous))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the last step must be 100"),
+				 arguments->is_rebuild ? errmsg("a repair cannot shift in several steps") :
+				 errmsg("versions with different keys cannot shift in several steps"),
+				 arguments->is_rebuild ? 0 :
+				 errdetail("A step gives the new version a share of the keys, so both must have the same ones of the same table, in the same order."),
 				 errhint("steps => '{100}'")));
-	refuse_unsupported(count > 1, "shifting in several steps is", "Leave steps at its default '{100}'.");
+	add_note(arguments, weir_split_describe(arguments->steps, arguments->definition));
 }
 
 static void
@@ -131,7 +160,7 @@ check_migration_argument(const UpgradeArguments *arguments)
 }
 
 static void
-check_arguments(UpgradeArguments *arguments)
+check_arguments(UpgradeArguments *arguments, Datum steps)
 {
 	static const char *const strategies[] = {"auto", "reuse", "backfill", "fresh", "convert"};
 	bool		known = false;
@@ -144,7 +173,7 @@ check_arguments(UpgradeArguments *arguments)
 				 errmsg("unknown strategy \"%s\"", arguments->strategy),
 				 errhint("Strategies: auto, reuse, convert, backfill, fresh.")));
 	check_migration_argument(arguments);
-	check_steps(arguments->steps);
+	arguments->steps = check_steps(steps);
 	if (DatumGetBool(DirectFunctionCall2(interval_lt, arguments->safe_window,
 										 DirectFunctionCall3(interval_in, CStringGetDatum("0"),
 															 ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)))))
@@ -329,7 +358,7 @@ record_upgrade(WeirCatalogScope *scope, WeirOperator *operator, UpgradeArguments
 		.operator_id = operator->operator_id,
 		.from_version = operator->serving_version,
 		.strategy = weir_verdict_choose(verdict, arguments->strategy),
-		.steps = arguments->steps,
+		.steps = steps_array(arguments->steps),
 		.gates = arguments->gates->text,
 		.gate_queries = weir_gate_queries_deparse(arguments->gate_queries),
 		.auto_advance = arguments->auto_advance,
@@ -346,6 +375,7 @@ record_upgrade(WeirCatalogScope *scope, WeirOperator *operator, UpgradeArguments
 			add_note(arguments, psprintf("state cannot be reused: %s", verdict->obstacle));
 		note_columns(arguments, request.compare_columns);
 	}
+	check_split(arguments, input.previous);
 	weir_verdict_add_cost(verdict, &input, arguments->strategy, request.strategy);
 	return insert_upgrade(scope, operator, arguments, &input, verdict, &request);
 }
@@ -378,7 +408,6 @@ take_arguments(FunctionCallInfo fcinfo)
 	if (!PG_ARGISNULL(2))
 		arguments.migration = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	arguments.strategy = text_to_cstring(PG_GETARG_TEXT_PP(3));
-	arguments.steps = PG_GETARG_DATUM(4);
 	arguments.gates = weir_gates_parse(PG_GETARG_JSONB_P(5));
 	arguments.auto_advance = PG_GETARG_BOOL(6);
 	arguments.safe_window = PG_GETARG_DATUM(7);
@@ -419,7 +448,7 @@ weir_start_upgrade(PG_FUNCTION_ARGS)
 	StartedUpgrade started;
 
 	weir_require_ready();
-	check_arguments(&arguments);
+	check_arguments(&arguments, PG_GETARG_DATUM(4));
 	operator = weir_operator_begin_control(&scope, fcinfo, OPTIONAL_MIGRATION);
 	foreign = weir_operator_foreign_objection(operator, scope.caller);
 	if (foreign != NULL)
@@ -447,14 +476,6 @@ weir_start_upgrade(PG_FUNCTION_ARGS)
 	return started_row(fcinfo, &started, arguments.notes);
 }
 
-static Datum
-all_at_once(void)
-{
-	Datum		step = Int32GetDatum(100);
-
-	return PointerGetDatum(construct_array(&step, 1, INT4OID, sizeof(int32), true, TYPALIGN_INT));
-}
-
 /*
  * The same definition, computed again from its source beside what serves now,
  * then swapped in: for a stale, lost or doubted state. It has no partner to be
@@ -466,7 +487,7 @@ weir_rebuild_operator(PG_FUNCTION_ARGS)
 	UpgradeArguments arguments = {
 		.strategy = "backfill",
 		.context = CurrentMemoryContext,
-		.steps = all_at_once(),
+		.steps = list_make1_int(100),
 		.auto_advance = true,
 		.safe_window = no_window(),
 		.is_rebuild = true,

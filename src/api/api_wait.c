@@ -30,6 +30,7 @@
 #include "catalog/reader_catalog.h"
 #include "catalog/upgrade_catalog.h"
 #include "catalog/version_catalog.h"
+#include "weir_guc.h"
 #include "weir_shmem.h"
 
 PG_FUNCTION_INFO_V1(weir_wait_for);
@@ -88,6 +89,7 @@ typedef struct OperatorStanding
 	char	   *name;
 	char	   *reference;
 	bool		paused;
+	bool		candidate_lags; /* it serves, but is not in lockstep */
 	WeirVersionRun run;
 } OperatorStanding;
 
@@ -161,6 +163,9 @@ look_at_operator(int64 operator_id)
 		standing->reference = MemoryContextStrdup(context, operator->reference);
 		standing->paused = operator->paused;
 		standing->run = weir_version_run_get(operator_id, operator->serving_version);
+		/* In lockstep it is where the other one is; out of it, it gives up its shards in a moment. */
+		standing->candidate_lags = (operator->split > 0 || (operator->candidate != 0 && weir_guc_read_version == WEIR_READ_CANDIDATE)) &&
+			weir_version_run_get(operator_id, operator->candidate).status != WEIR_RUN_LIVE;
 		if (!weir_is_monitor(scope.caller) &&
 			!has_privs_of_role(scope.caller, weir_relation_owner(operator->view)))
 			standing->run.message = standing->run.hint = NULL;
@@ -179,12 +184,12 @@ has_reached(OperatorStanding **standing, XLogRecPtr lsn, XLogRecPtr *reached)
 {
 	int64		reader_id = (*standing)->run.reader_id;
 
-	if ((*standing)->run.status != WEIR_RUN_LIVE || !reader_has_reached(reader_id, lsn, reached))
+	if ((*standing)->run.status != WEIR_RUN_LIVE || (*standing)->candidate_lags || !reader_has_reached(reader_id, lsn, reached))
 		return false;
 	/* It may have got there by leaving this very version behind, since it was looked at. */
 	*standing = look_at_operator((*standing)->operator_id);
 	return *standing == NULL ||
-		((*standing)->run.status == WEIR_RUN_LIVE && (*standing)->run.reader_id == reader_id);
+		((*standing)->run.status == WEIR_RUN_LIVE && !(*standing)->candidate_lags && (*standing)->run.reader_id == reader_id);
 }
 
 static XLogRecPtr

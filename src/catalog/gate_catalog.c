@@ -25,7 +25,7 @@ bool
 weir_gate_get(int64 upgrade_id, WeirGateStanding *standing)
 {
 	if (weir_query(NULL,
-				   "SELECT greatest(u.phase_since, r.status_since, q.status_since), n.rows, n.apply_us, o.rows, o.apply_us, n.errors, "
+				   "SELECT greatest(u.phase_since, u.step_since, r.status_since, q.status_since), n.rows, n.apply_us, o.rows, o.apply_us, n.errors, "
 				   "u.drift_at, u.drift_missing, u.drift_extra, u.drift_lsn, g.start, g.waiting_since, "
 				   "g.rows, g.apply_us, g.old_rows, g.old_apply_us, g.read_at, g.signature, g.signature_since, g.in_ledger, "
 				   "g.ready_since, g.ask_at, g.answered_at, g.answers, g.answer_errors "

@@ -1,5 +1,5 @@
 /*
- * operator_catalog.c - rows of weir_internal.operator and .serving.
+ * operator_catalog.c - rows of weir_internal.operator.
  *
  * Written by control calls and by the coordinator; readers only read them, so
  * that an open transaction of a user never stops a stream.
@@ -23,7 +23,7 @@
 
 #define OPERATOR_COLUMNS \
 	"o.operator_id, o.view_oid, o.view_name, o.stream_id, o.options::text, " \
-	"o.desired = 'pause', o.last_version, s.version"
+	"o.desired = 'pause', o.last_version, s.version, s.candidate, s.split"
 #define OPERATOR_FROM \
 	" FROM weir_internal.operator o LEFT JOIN weir_internal.serving s USING (operator_id) "
 
@@ -71,6 +71,8 @@ operator_from_result(void)
 	operator->paused = weir_result_bool(0, 6);
 	operator->last_version = weir_result_int(0, 7);
 	operator->serving_version = weir_result_int(0, 8);
+	operator->candidate = weir_result_int(0, 9);
+	operator->split = weir_result_int(0, 10);
 	operator->reference = weir_operator_reference(operator->view, operator->view_name);
 	return operator;
 }
@@ -147,40 +149,10 @@ weir_operator_set_dropped(int64 operator_id)
 			   "l", operator_id);
 }
 
-void
-weir_serving_insert(int64 operator_id, int version)
-{
-	weir_query(NULL, "INSERT INTO weir_internal.serving (operator_id, version, view_versions) "
-			   "VALUES ($1, $2, ARRAY[0, $2])", "li", operator_id, version);
-}
-
-void
-weir_serving_show(int64 operator_id, int version)
-{
-	weir_query(NULL, "UPDATE weir_internal.serving SET shown_version = version "
-			   "WHERE operator_id = $1 AND version = $2 AND shown_version = 0", "li", operator_id, version);
-}
-
-void
-weir_serving_set(int64 operator_id, int version)
-{
-	weir_query(NULL, "UPDATE weir_internal.serving SET version = $2, shown_version = $2 WHERE operator_id = $1",
-			   "li", operator_id, version);
-}
-
-void
-weir_serving_set_view_versions(int64 operator_id, int first, int second)
-{
-	weir_query(NULL,
-			   "UPDATE weir_internal.serving SET view_versions = CASE WHEN $3 = 0 THEN ARRAY[$2] ELSE ARRAY[$2, $3] END "
-			   "WHERE operator_id = $1", "lii", operator_id, first, second);
-}
-
 bool
-weir_serving_view_has(int64 operator_id, int version)
+weir_operator_serves(const WeirOperator *operator, int version)
 {
-	return weir_query(NULL, "SELECT 1 FROM weir_internal.serving WHERE operator_id = $1 AND $2 = ANY (view_versions)",
-					  "li", operator_id, version) > 0;
+	return operator->serving_version == version || (operator->candidate == version && operator->split > 0);
 }
 
 WeirOperator *

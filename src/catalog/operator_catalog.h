@@ -1,5 +1,5 @@
 /*
- * operator_catalog.h - rows of weir_internal.operator and .serving.
+ * operator_catalog.h - rows of weir_internal.operator, with who serves.
  *
  * SPI connected, inside the catalog scope; transactions belong to the caller.
  */
@@ -19,7 +19,9 @@ typedef struct WeirOperator
 	char	   *options;		/* jsonb as text */
 	bool		paused;			/* desired = 'pause' */
 	int			last_version;
-	int			serving_version;
+	int			serving_version;	/* of all shards from split on */
+	int			candidate;		/* in the view beside it; 0 none */
+	int			split;			/* the shards below it are served by the candidate */
 } WeirOperator;
 
 extern int64 weir_operator_insert(Oid view, const char *view_name, int stream_id,
@@ -40,11 +42,8 @@ extern int	weir_operator_next_version(int64 operator_id);
 extern void weir_operator_set_paused(int64 operator_id, bool paused);
 extern void weir_operator_set_dropped(int64 operator_id);
 
-extern void weir_serving_insert(int64 operator_id, int version);
-extern void weir_serving_show(int64 operator_id, int version);	/* it is built: the view shows it from now on, if it serves */
-extern void weir_serving_set(int64 operator_id, int version);
-extern void weir_serving_set_view_versions(int64 operator_id, int first, int second);	/* second 0: one branch */
-extern bool weir_serving_view_has(int64 operator_id, int version);	/* the view has that branch */
+/* Users see rows of it: all of them, or some shards. */
+extern bool weir_operator_serves(const WeirOperator *operator, int version);
 
 /* Calls the view must belong to; 42501 otherwise. Superusers and weir_admin members pass. */
 extern WeirOperator *weir_operator_for_control(Oid view, Oid caller);

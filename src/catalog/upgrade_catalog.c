@@ -13,7 +13,8 @@
 	"upgrade_id, operator_id, from_version, to_version, strategy, phase, auto_advance, " \
 	"advance_requested, coalesce(observing_until <= clock_timestamp(), false), compare_columns, " \
 	"rollback_possible, rollback_obstacle, reason, drift_lsn IS NOT NULL, drift_missing, drift_extra, " \
-	"options OPERATOR(pg_catalog.?) 'repair', paused, drift_lsn, gates, gate_queries"
+	"options OPERATOR(pg_catalog.?) 'repair', paused, drift_lsn, gates, gate_queries, step, cardinality(steps), " \
+	"coalesce(steps[step], 0), coalesce(steps[step + 1], 100)"
 #define NOT_ENDED "phase NOT IN ('finalized', 'rolled_back')"
 
 int64
@@ -58,6 +59,10 @@ upgrade_from_result(uint64 row)
 	upgrade->drift_lsn = weir_result_lsn(row, 19);
 	upgrade->gates = weir_result_text(row, 20);
 	upgrade->gate_queries = weir_result_texts(row, 21);
+	upgrade->step = weir_result_int(row, 22);
+	upgrade->nsteps = weir_result_int(row, 23);
+	upgrade->percent = weir_result_int(row, 24);
+	upgrade->next_percent = weir_result_int(row, 25);
 	return upgrade;
 }
 
@@ -115,6 +120,14 @@ weir_upgrade_set_advance(int64 upgrade_id, bool requested)
 {
 	weir_query(NULL, "UPDATE weir_internal.upgrade SET advance_requested = $2 WHERE upgrade_id = $1",
 			   "lb", upgrade_id, (int) requested);
+}
+
+void
+weir_upgrade_set_step(int64 upgrade_id, int step)
+{
+	weir_query(NULL,
+			   "UPDATE weir_internal.upgrade SET step = $2, step_since = clock_timestamp(), "
+			   "advance_requested = advance_requested AND step = $2, reason = NULL WHERE upgrade_id = $1", "li", upgrade_id, step);
 }
 
 void

@@ -23,6 +23,10 @@ typedef struct WeirUpgrade
 	bool		auto_advance;
 	bool		advance_requested;
 	bool		paused;			/* takes no edge by itself */
+	int			step;			/* steps taken */
+	int			nsteps;
+	int			percent;		/* of the last one taken; 0 before the first */
+	int			next_percent;
 	bool		is_repair;		/* of an operator that need not be live: nobody to compare with */
 	bool		drift_known;	/* the full comparison was done */
 	int64		drift_missing;
@@ -61,6 +65,7 @@ extern void weir_upgrade_set_phase(int64 upgrade_id, WeirPhase phase, const char
 extern void weir_upgrade_set_shift(int64 upgrade_id, XLogRecPtr lsn);	/* also observing_until */
 extern void weir_upgrade_set_drift(int64 upgrade_id, int64 missing, int64 extra, XLogRecPtr lsn, TimestampTz at);
 extern void weir_upgrade_set_advance(int64 upgrade_id, bool requested);
+extern void weir_upgrade_set_step(int64 upgrade_id, int step);	/* taken now; a further step ends the request for it */
 extern void weir_upgrade_set_paused(int64 upgrade_id, bool paused, const char *reason);	/* reason: why, or NULL */
 extern void weir_upgrade_set_obstacle(int64 upgrade_id, const char *obstacle);
 extern void weir_upgrade_set_reason(int64 upgrade_id, const char *reason);

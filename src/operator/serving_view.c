@@ -2,11 +2,13 @@
  * serving_view.c - the operator's view over its versions' state tables.
  *
  * Created in the creator's session and owned by it; replaced by the
- * coordinator. While an upgrade has shifted, or is about to, the view has two
- * branches, each under a one-time filter on weir_internal.serving; a reader of
- * an older snapshot then still sees the version that served in it (I1). The
- * same filter stands in a new operator's view, whose rows come in several
- * transactions and must appear at once.
+ * coordinator. While an upgrade shifts, is about to or has, the view has two
+ * branches. Each reads the shards that weir_internal.serving gives to its
+ * version in the reader's own snapshot, so a reader of an older snapshot still
+ * sees what served in it (I1). The bounds are sub-selects that run once: one
+ * that leaves nothing to a branch is a one-time filter, and the branch is not
+ * scanned. A filter like that stands in a new operator's view, too, whose rows
+ * come in several transactions and must appear at once.
  *
  * Nobody can write through the view, not even a superuser: what is in a state
  * table is the reader's alone.
@@ -41,6 +43,7 @@
 #include "utils/wait_event.h"
 
 #include "catalog/catalog_query.h"
+#include "catalog/serving_catalog.h"
 #include "operator/serving_view.h"
 
 /* Attempts to find the relation unlocked, one millisecond apart. */
@@ -67,6 +70,32 @@ append_pointer(StringInfo sql, int64 operator_id, int version)
 	appendStringInfo(sql,
 					 " WHERE (SELECT s.shown_version FROM weir_internal.serving s WHERE s.operator_id = "
 					 INT64_FORMAT ") = %d", operator_id, version);
+}
+
+/* The session reads the candidate, if there is one; evaluated in the reader's session, for each statement. */
+#define CANDIDATE_IS_ASKED_FOR "pg_catalog.current_setting('weir.read_version', true) = 'candidate'"
+
+/*
+ * Of two versions the old one serves from a shard on, the new one below a
+ * shard. Which of the two is the candidate changes at the last step, with the
+ * same row. A version that the row does not name serves nothing.
+ */
+static void
+append_share(StringInfo sql, int64 operator_id, int version, bool is_new)
+{
+	char	   *bound = is_new ?
+		psprintf("(SELECT CASE WHEN s.shown_version = %d THEN %d WHEN s.candidate <> %d THEN 0 "
+				 "WHEN " CANDIDATE_IS_ASKED_FOR " THEN %d ELSE s.split END",
+				 version, WEIR_SHARDS, version, WEIR_SHARDS) :
+		psprintf("(SELECT CASE WHEN s.shown_version <> %d THEN %d WHEN s.candidate = 0 THEN 0 "
+				 "WHEN " CANDIDATE_IS_ASKED_FOR " THEN %d ELSE s.split END",
+				 version, WEIR_SHARDS, WEIR_SHARDS);
+
+	bound = psprintf("%s FROM weir_internal.serving s WHERE s.operator_id = " INT64_FORMAT ")", bound, operator_id);
+	if (is_new)
+		appendStringInfo(sql, " WHERE %s > 0 AND _weir_shard < %s", bound, bound);
+	else
+		appendStringInfo(sql, " WHERE %s < %d AND _weir_shard >= %s", bound, WEIR_SHARDS, bound);
 }
 
 Oid
@@ -276,10 +305,10 @@ weir_serving_view_replace(const WeirOperator *operator, const WeirVersion *first
 		appendStringInfoString(&sql, READ_ONLY);
 	else
 	{
-		append_pointer(&sql, operator->operator_id, first->version);
+		append_share(&sql, operator->operator_id, first->version, false);
 		appendStringInfoString(&sql, " UNION ALL ");
 		append_branch(&sql, columns, second);
-		append_pointer(&sql, operator->operator_id, second->version);
+		append_share(&sql, operator->operator_id, second->version, true);
 	}
 	weir_run_utility(sql.data);
 	weir_serving_set_view_versions(operator->operator_id, first->version,

@@ -16,9 +16,10 @@ extern Oid	weir_serving_view_create(RangeVar *name, const WeirDefinition *defini
 
 /*
  * CREATE OR REPLACE VIEW with one branch (second NULL) or two. With two, the
- * serving row decides in the reader's own snapshot which one yields rows, so a
- * shift is a row update. Columns are only ever appended; one that a version
- * does not have is NULL there. The caller has the lock by try_lock.
+ * serving row decides in the reader's own snapshot which shards each yields, so
+ * a step is a row update; first must be the older one. Columns are only ever
+ * appended; one that a version does not have is NULL there. The caller has the
+ * lock by try_lock.
  */
 extern void weir_serving_view_replace(const WeirOperator *operator, const WeirVersion *first,
 									  const WeirVersion *second);

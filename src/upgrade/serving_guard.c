@@ -63,7 +63,8 @@ check_one(const Guarded *entry)
 	int			rc = SPI_execute_with_args("SELECT u.operator_id, r.status, r.error_lsn, r.message, u.phase = 'rolled_back' "
 										   "FROM weir_internal.upgrade u "
 										   "JOIN weir_internal.operator o ON o.operator_id = u.operator_id AND NOT o.dropped "
-										   "JOIN weir_internal.serving s ON s.operator_id = u.operator_id AND s.version = $2 "
+										   "JOIN weir_internal.serving s ON s.operator_id = u.operator_id "
+										   "AND (s.version = $2 OR s.candidate = $2 AND s.split > 0) "
 										   "JOIN weir_internal.version_run r ON r.operator_id = u.operator_id AND r.version = $2 "
 										   "WHERE u.upgrade_id = $1 AND r.status <> 'live'",
 										   2, (Oid[]) {INT8OID, INT4OID},

@@ -7,8 +7,11 @@
  * what to do next. Nothing here touches slots or processes: those follow from
  * the catalogs in the coordinator's next turn.
  *
- * A shift is an update of the serving row: in lockstep both versions are at
- * one LSN in every snapshot, so no reader is involved and nobody waits.
+ * A step gives the new version a larger share of the shards (split.c), the
+ * last one all of them. It is an update of the serving row: in lockstep both
+ * versions are at one LSN in every snapshot, so nobody waits. A reader may have
+ * changed that row since it was read here, because a version left lockstep;
+ * then the step is not taken.
  */
 #include "postgres.h"
 
@@ -22,11 +25,13 @@
 #include "catalog/catalog_query.h"
 #include "catalog/gate_catalog.h"
 #include "catalog/ledger_catalog.h"
+#include "catalog/serving_catalog.h"
 #include "catalog/version_catalog.h"
 #include "operator/loaded_version.h"
 #include "operator/serving_view.h"
 #include "upgrade/gate_judge.h"
 #include "upgrade/serving_guard.h"
+#include "upgrade/split.h"
 #include "upgrade/upgrade_steps.h"
 #include "upgrade/verdict.h"
 
@@ -72,6 +77,11 @@ static const char *const waits_for_old_version =
 
 static const char *const waits_for_view_readers =
 "waits: the view is in use all the time, and once it has to be locked (SELECT pid, mode FROM pg_locks WHERE relation = %u)";
+
+static const char *const waits_for_snapshots =
+"waits: transactions that began before the last upgrade ended may still read version %d (SELECT pid, xact_start FROM pg_stat_activity ORDER BY xact_start)";
+
+static const char *const waits_for_advance = "waits for weir.advance_upgrade";
 
 static bool
 is_live(const WeirUpgrade *upgrade, int version)
@@ -150,15 +160,16 @@ refuse_rollback(const WeirOperator *operator, const WeirUpgrade *upgrade, const 
 static void
 roll_back(const WeirOperator *operator, WeirUpgrade *upgrade, Oid actor, const char *reason, const char *detail)
 {
-	if (operator->serving_version == upgrade->to_version)
+	if (weir_operator_serves(operator, upgrade->to_version))
 	{
 		WeirVersionRun old = weir_version_run_get(upgrade->operator_id, upgrade->from_version);
 
 		if (old.status != WEIR_RUN_LIVE)
 			refuse_rollback(operator, upgrade, &old);
-		weir_serving_set(operator->operator_id, upgrade->from_version);
 		weir_serving_guard(upgrade->upgrade_id, upgrade->from_version);
 	}
+	if (operator->serving_version == upgrade->to_version || operator->candidate == upgrade->to_version)
+		weir_serving_give_all(operator->operator_id, upgrade->from_version);
 	weir_version_retire(operator->operator_id, upgrade->to_version);
 	enter_phase(operator, upgrade, WEIR_PHASE_ROLLED_BACK, actor, reason, detail);
 }
@@ -239,11 +250,48 @@ is_held_by_gates(const WeirOperator *operator, WeirUpgrade *upgrade, bool *chang
 				return true;
 		}
 	if (!is_wanted)
-		weir_upgrade_set_reason(upgrade->upgrade_id, "waits for weir.advance_upgrade");
+		weir_upgrade_set_reason(upgrade->upgrade_id, waits_for_advance);
 	return !is_wanted;
 }
 
-/* From validating on: the gates decide, and the caller's wish to step by hand. */
+/*
+ * Both branches into the view, for the whole of the shift and for sessions
+ * that ask for the candidate. True when that is done; *changed when it was now.
+ */
+static bool
+both_are_in_view(const WeirOperator *operator, WeirUpgrade *upgrade, bool *changed)
+{
+	WeirVersion *old;
+	WeirVersion *new;
+	int			other;
+
+	if (weir_serving_view_has(operator->operator_id, upgrade->to_version))
+		return true;
+	/* A snapshot in which that version served would find nothing in the view. */
+	other = weir_serving_view_needs(operator->operator_id, upgrade->from_version, upgrade->to_version);
+	if (other != 0)
+	{
+		weir_upgrade_set_reason(upgrade->upgrade_id, psprintf(waits_for_snapshots, other));
+		return false;
+	}
+	if (!weir_serving_view_try_lock(operator->view))
+	{
+		weir_upgrade_set_reason(upgrade->upgrade_id, psprintf(waits_for_view_readers, operator->view));
+		return false;
+	}
+	old = weir_version_get(upgrade->operator_id, upgrade->from_version);
+	new = weir_version_get(upgrade->operator_id, upgrade->to_version);
+	weir_serving_view_replace(operator, old, new);
+	CommandCounterIncrement();
+	weir_serving_view_comment(operator->view, weir_version_definition(new),
+							  SearchSysCacheExists1(RELOID, ObjectIdGetDatum(old->definition_view)) ? weir_version_definition(old) : NULL);
+	weir_serving_offer(operator->operator_id, upgrade->to_version);
+	WEIR_CRASH_POINT("view-replaced");
+	*changed = true;
+	return false;
+}
+
+/* From validating on: the view is made ready, then the gates decide, and the caller's wish to step by hand. */
 static bool
 walk_validating(const WeirOperator *operator, WeirUpgrade *upgrade)
 {
@@ -254,21 +302,90 @@ walk_validating(const WeirOperator *operator, WeirUpgrade *upgrade)
 		weir_upgrade_set_reason(upgrade->upgrade_id, waits_for_old_version);
 		return false;
 	}
+	/* One that the gates will not let pass is shown to nobody, and brings no column into the view. */
+	if (upgrade->is_repair ||
+		(upgrade->drift_known &&
+		 upgrade->drift_missing + upgrade->drift_extra <= weir_gates_from_text(upgrade->gates)->max_drift_rows))
+	{
+		if (!both_are_in_view(operator, upgrade, &changed))
+			return changed;
+		/* It was out of lockstep for a time. */
+		if (operator->candidate == 0 && is_live(upgrade, upgrade->to_version))
+			weir_serving_offer(operator->operator_id, upgrade->to_version);
+	}
 	if (is_held_by_gates(operator, upgrade, &changed))
 		return changed;
-	weir_upgrade_set_advance(upgrade->upgrade_id, false);
 	enter_phase(operator, upgrade, WEIR_PHASE_SHIFTING, GetUserId(), NULL, NULL);
 	return true;
 }
 
-/* First both branches in the view, in a transaction of its own; then the shift. */
+static void
+record_step(const WeirOperator *operator, const WeirUpgrade *upgrade, int step, int percent, const char *reason)
+{
+	WeirLedgerEntry entry = {
+		.operator_id = operator->operator_id,
+		.operator_name = operator->view_name,
+		.upgrade_id = upgrade->upgrade_id,
+		.event = "step",
+		.from_version = upgrade->from_version,
+		.to_version = upgrade->to_version,
+		.actor = GetUserId(),
+		.reason = reason,
+		.detail = psprintf("{\"step\": %d, \"percent\": %d, \"shards\": %d}", step, percent,
+						   weir_split_shards(percent)),
+	};
+
+	weir_ledger_append(&entry);
+}
+
+/* Gives the new version the share of a step that is not the last one: the next, or again the one that was reached. */
+static bool
+take_share(const WeirOperator *operator, WeirUpgrade *upgrade, int step, int percent, const char *reason)
+{
+	if (!weir_serving_split(operator, upgrade->to_version, weir_split_shards(percent)))
+		return false;
+	/* Each is to serve something, in lockstep with the other. */
+	weir_serving_guard(upgrade->upgrade_id, upgrade->from_version);
+	weir_serving_guard(upgrade->upgrade_id, upgrade->to_version);
+	weir_upgrade_set_step(upgrade->upgrade_id, step);
+	record_step(operator, upgrade, step, percent, reason);
+	WEIR_CRASH_POINT("step-before-commit");
+	return true;
+}
+
+/* The new version serves everything: the last step, or what is left when the old version has gone. */
+static bool
+take_last_step(const WeirOperator *operator, WeirUpgrade *upgrade, const char *reason)
+{
+	if (operator->serving_version != upgrade->to_version)
+	{
+		if (!weir_serving_shift(operator, upgrade->to_version))
+			return false;
+		weir_serving_guard(upgrade->upgrade_id, upgrade->to_version);
+	}
+	weir_upgrade_set_step(upgrade->upgrade_id, upgrade->nsteps);
+	weir_upgrade_set_shift(upgrade->upgrade_id, GetXLogInsertRecPtr());
+	WEIR_CRASH_POINT("shift-before-commit");
+	enter_phase(operator, upgrade, WEIR_PHASE_OBSERVING, GetUserId(), reason, NULL);
+	return true;
+}
+
+static bool
+take_step(const WeirOperator *operator, WeirUpgrade *upgrade)
+{
+	if (upgrade->step + 1 >= upgrade->nsteps)
+		return take_last_step(operator, upgrade, NULL);
+	return take_share(operator, upgrade, upgrade->step + 1, upgrade->next_percent, NULL);
+}
+
+/* One step a turn, as long as both are in lockstep; not in it, the new version would show other changes than the old one. */
 static bool
 walk_shifting(const WeirOperator *operator, WeirUpgrade *upgrade)
 {
-	WeirVersion *old = weir_version_get(upgrade->operator_id, upgrade->from_version);
-	WeirVersion *new = weir_version_get(upgrade->operator_id, upgrade->to_version);
+	bool		changed = false;
 
-	/* Not in lockstep, the new version would show other changes than the old one did. */
+	if (operator->serving_version == upgrade->to_version)
+		return take_last_step(operator, upgrade, "the old version left lockstep");
 	if (!upgrade->is_repair && !is_live(upgrade, upgrade->from_version))
 	{
 		weir_upgrade_set_reason(upgrade->upgrade_id, waits_for_old_version);
@@ -279,26 +396,34 @@ walk_shifting(const WeirOperator *operator, WeirUpgrade *upgrade)
 		weir_upgrade_set_reason(upgrade->upgrade_id, "waits: the new version is catching up");
 		return false;
 	}
-	if (!weir_serving_view_has(operator->operator_id, upgrade->to_version))
-	{
-		if (!weir_serving_view_try_lock(operator->view))
-		{
-			weir_upgrade_set_reason(upgrade->upgrade_id, psprintf(waits_for_view_readers, operator->view));
-			return false;
-		}
-		weir_serving_view_replace(operator, old, new);
-		CommandCounterIncrement();
-		weir_serving_view_comment(operator->view, weir_version_definition(new),
-								  SearchSysCacheExists1(RELOID, ObjectIdGetDatum(old->definition_view)) ? weir_version_definition(old) : NULL);
-		WEIR_CRASH_POINT("view-replaced");
-		return true;
-	}
-	weir_serving_set(operator->operator_id, upgrade->to_version);
-	weir_serving_guard(upgrade->upgrade_id, upgrade->to_version);
-	weir_upgrade_set_shift(upgrade->upgrade_id, GetXLogInsertRecPtr());
-	WEIR_CRASH_POINT("shift-before-commit");
-	enter_phase(operator, upgrade, WEIR_PHASE_OBSERVING, GetUserId(), NULL, NULL);
-	return true;
+	if (!both_are_in_view(operator, upgrade, &changed))
+		return changed;
+	if (operator->split != weir_split_shards(upgrade->percent) || (operator->candidate == 0 && !upgrade->is_repair))
+		return take_share(operator, upgrade, upgrade->step, upgrade->percent, "both are in lockstep again");
+	/* The gates of the first step are those at the end of validating. */
+	if (upgrade->step > 0 && is_held_by_gates(operator, upgrade, &changed))
+		return changed;
+	return take_step(operator, upgrade);
+}
+
+/* A split that the reader could not end when a version left lockstep, because somebody had the serving row. */
+static bool
+end_split(const WeirOperator *operator, const WeirUpgrade *upgrade)
+{
+	WeirSplitEnd end = {
+		.operator_id = operator->operator_id,
+		.upgrade_id = upgrade->upgrade_id,
+	};
+	WeirVersionRun run;
+
+	if (operator->candidate != upgrade->to_version || upgrade->is_repair)
+		return false;
+	end.is_candidate = !is_live(upgrade, upgrade->to_version);
+	end.leaving = end.is_candidate ? upgrade->to_version : upgrade->from_version;
+	end.partner = end.is_candidate ? upgrade->from_version : upgrade->to_version;
+	run = weir_version_run_get(upgrade->operator_id, end.leaving);
+	end.comes_back = comes_back(&run);
+	return run.status != WEIR_RUN_LIVE && weir_split_end(&end);
 }
 
 /* A repair has no old version to go back to: nothing to observe. */
@@ -323,7 +448,7 @@ roll_back_failed_candidate(const WeirOperator *operator, WeirUpgrade *upgrade, c
 		return false;
 	if (comes_back(run))
 		return false;
-	if (operator->serving_version == upgrade->to_version && !is_live(upgrade, upgrade->from_version))
+	if (weir_operator_serves(operator, upgrade->to_version) && !is_live(upgrade, upgrade->from_version))
 		return false;
 	roll_back(operator, upgrade, GetUserId(),
 			  psprintf("version %d failed: %s", upgrade->to_version,
@@ -340,6 +465,8 @@ weir_upgrade_walk(const WeirOperator *operator, WeirUpgrade *upgrade)
 	WeirVersionRun run = weir_version_run_get(upgrade->operator_id, upgrade->to_version);
 
 	if (roll_back_failed_candidate(operator, upgrade, &run))
+		return true;
+	if (end_split(operator, upgrade))
 		return true;
 	if (upgrade->paused)
 		return upgrade->phase == WEIR_PHASE_OBSERVING && note_lost_partner(operator, upgrade);

@@ -20,7 +20,8 @@ typedef struct WeirSetMember
 	int			version;
 	bool		is_verification;
 	bool		is_candidate;	/* target of an upgrade that has not ended */
-	bool		is_serving;		/* users see its rows */
+	bool		is_serving;		/* users see its rows, more than a candidate's share of them */
+	int64		upgrade_id;		/* that it is a version of; 0 none */
 	int			partner;		/* the other version of its upgrade; 0 none */
 	bool		pause_wanted;
 	Oid			owner;			/* of the view now: its rights apply */

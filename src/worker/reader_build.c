@@ -30,6 +30,7 @@
 #include "catalog/catalog_query.h"
 #include "catalog/ledger_catalog.h"
 #include "catalog/operator_catalog.h"
+#include "catalog/serving_catalog.h"
 #include "operator/owner_scope.h"
 #include "upgrade/migration.h"
 #include "upgrade/reuse.h"

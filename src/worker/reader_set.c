@@ -34,7 +34,7 @@ weir_reader_set_read(const WeirReader *reader)
 					   "CASE r.version WHEN u.to_version THEN u.from_version WHEN u.from_version THEN u.to_version END, "
 					   "o.desired = 'pause', c.relowner, "
 					   "NOT EXISTS (SELECT FROM pg_catalog.pg_class d WHERE d.oid = v.definition_view), "
-					   "coalesce(s.version = r.version, false) "
+					   "coalesce(s.version = r.version, false), u.upgrade_id "
 					   "FROM weir_internal.version_run r "
 					   "JOIN weir_internal.version v ON v.operator_id = r.operator_id AND v.version = r.version "
 					   "JOIN weir_internal.operator o ON o.operator_id = r.operator_id "
@@ -58,6 +58,7 @@ weir_reader_set_read(const WeirReader *reader)
 		member->owner = weir_result_oid(row, 7);
 		member->definition_dropped = weir_result_bool(row, 8);
 		member->is_serving = weir_result_bool(row, 9);
+		member->upgrade_id = weir_result_int64(row, 10);
 		members = lappend(members, member);
 	}
 	return members;

@@ -8,6 +8,10 @@
  * batch; a candidate that others stand in for and a throwaway keep nothing. The stopped row's slot is copied by the coordinator; until then the
  * main reader confirms nothing past that position (I4), in memory here and in
  * the catalog (slot_pending) after a restart.
+ *
+ * If it shared the shards with the other version of its upgrade, one of the two
+ * serves all of them from this transaction on (upgrade/split.h): the view must
+ * not show shards as of different positions.
  */
 #include "postgres.h"
 
@@ -17,6 +21,7 @@
 #include "catalog/catalog_query.h"
 #include "catalog/ledger_catalog.h"
 #include "catalog/operator_catalog.h"
+#include "upgrade/split.h"
 #include "weir_session.h"
 #include "worker/reader.h"
 
@@ -95,5 +100,15 @@ weir_reader_stop_version(WeirReader *reader, const WeirSetMember *member, const 
 	}
 	weir_version_run_stop(member->operator_id, member->version, status, new_reader, stop);
 	record_stop(reader, member, status, stop);
+	if (member->upgrade_id != 0)
+		(void) weir_split_end(&(WeirSplitEnd)
+							  {
+								  .operator_id = member->operator_id,
+								  .upgrade_id = member->upgrade_id,
+								  .leaving = member->version,
+								  .partner = member->partner,
+								  .is_candidate = member->is_candidate,
+								  .comes_back = strcmp(stop->cause, "lock") == 0 || strcmp(stop->cause, "pause") == 0,
+							  });
 	weir_wake_coordinator_at_commit();
 }

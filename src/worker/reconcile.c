@@ -19,6 +19,7 @@
 #include "catalog/ledger_catalog.h"
 #include "catalog/operator_catalog.h"
 #include "catalog/reader_catalog.h"
+#include "catalog/serving_catalog.h"
 #include "catalog/upgrade_catalog.h"
 #include "catalog/version_catalog.h"
 #include "operator/operator_remove.h"
@@ -267,12 +268,6 @@ weir_reconcile_resumed(void)
 	return resumed != NIL;
 }
 
-/* No snapshot in this database is older than the transaction. */
-#define NO_SNAPSHOT_BEFORE(xid) \
-	"NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.datid = (SELECT d.oid FROM pg_catalog.pg_database d " \
-	"WHERE d.datname = pg_catalog.current_database()) AND a.pid <> pg_catalog.pg_backend_pid() " \
-	"AND pg_catalog.age(a.backend_xmin) >= pg_catalog.age(" xid "))"
-
 static bool
 simplify_view(void *argument)
 {
@@ -311,8 +306,8 @@ simplify_views(void)
 											 "SELECT s.operator_id, s.version, 0::bigint FROM weir_internal.serving s "
 											 "JOIN weir_internal.operator o USING (operator_id) WHERE NOT o.dropped AND cardinality(s.view_versions) > 1 "
 											 "AND (EXISTS (SELECT FROM weir_internal.version v WHERE v.operator_id = s.operator_id "
-											 "AND v.version = ANY (s.view_versions) AND v.retired AND " NO_SNAPSHOT_BEFORE("v.retired_xid::xid") ") "
-											 "OR 0 = ANY (s.view_versions) AND s.shown_version > 0 AND " NO_SNAPSHOT_BEFORE("s.xmin") ")", ""),
+											 "AND v.version = ANY (s.view_versions) AND v.retired AND " WEIR_NO_SNAPSHOT_BEFORE("v.retired_xid::xid", "") ") "
+											 "OR 0 = ANY (s.view_versions) AND s.shown_version > 0 AND " WEIR_NO_SNAPSHOT_BEFORE("s.xmin", "") ")", ""),
 								  context);
 	weir_worker_commit();
 	MemoryContextSwitchTo(context);
@@ -394,7 +389,8 @@ compare_one(int64 operator_id)
 
 	weir_worker_begin();
 	upgrade = weir_upgrade_live(operator_id);
-	if (upgrade != NULL && upgrade->phase == WEIR_PHASE_VALIDATING && !upgrade->is_repair &&
+	if (upgrade != NULL && !upgrade->is_repair &&
+		(upgrade->phase == WEIR_PHASE_VALIDATING || (upgrade->phase == WEIR_PHASE_SHIFTING && upgrade->step > 0)) &&
 		(weir_gates_want_comparison(upgrade) || weir_gates_want_answers(upgrade)) && !weir_gatekeeper_want(operator_id) &&
 		weir_operator_try_lock(operator_id))
 		weir_upgrade_set_reason(upgrade->upgrade_id,
@@ -417,8 +413,11 @@ weir_reconcile_end_failed_upgrade(int64 operator_id, ErrorData *error)
 	}
 	operator = weir_operator_by_id(operator_id);
 	upgrade = weir_upgrade_live(operator_id);
-	if (upgrade != NULL && operator->serving_version == upgrade->to_version)
-		ReThrowError(error);	/* it has shifted: not for us to undo */
+	/* It has shifted: not for us to undo. Nor is what nobody can take back. */
+	if (upgrade != NULL && weir_operator_serves(operator, upgrade->to_version) &&
+		(operator->serving_version == upgrade->to_version ||
+		 weir_version_run_get(operator_id, upgrade->from_version).status != WEIR_RUN_LIVE))
+		ReThrowError(error);
 	if (upgrade != NULL)
 		weir_upgrade_roll_back(operator, upgrade, GetUserId(),
 							   psprintf("error in phase %s: %s", weir_phase_name(upgrade->phase), error->message));

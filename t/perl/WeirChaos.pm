@@ -304,12 +304,17 @@ sub operate_once
 	my $create = "SELECT weir.create_operator('$name', '$shape->{first}', options => '$options')";
 
 	return $create if $dice < 0.25;
-	return "SELECT weir.start_upgrade('$name', \$\$$shape->{reuse}\$\$, gates => '{\"observe\": \"0 s\"}')" if $dice < 0.37;
-	return "SELECT weir.start_upgrade('$name', \$\$$shape->{backfill}\$\$, gates => '{\"observe\": \"0 s\"}')" if $dice < 0.49;
+	# All at once, in steps by itself, or in steps that somebody asks for.
+	my $how = one_of('', '', q{, steps => '{5, 40, 100}'}, q{, steps => '{2, 50, 100}', auto_advance => false});
+	return "SELECT weir.start_upgrade('$name', \$\$$shape->{reuse}\$\$$how, gates => '{\"observe\": \"0 s\"}')" if $dice < 0.37;
+	return "SELECT weir.start_upgrade('$name', \$\$$shape->{backfill}\$\$$how, gates => '{\"observe\": \"0 s\"}')" if $dice < 0.49;
 	return "SELECT weir.start_upgrade('$name', \$\$$shape->{first}\$\$, strategy => 'backfill', safe_window => '0', gates => '{\"observe\": \"0 s\"}')" if $dice < 0.54;
 	return "SELECT weir.rollback_upgrade('$name', 'chaos')" if $dice < 0.66;
-	return "SELECT weir.finalize_upgrade('$name')" if $dice < 0.76;
-	return "SELECT weir.pause_operator('$name')" if $dice < 0.81;
+	return "SELECT weir.finalize_upgrade('$name')" if $dice < 0.72;
+	return "SELECT weir.advance_upgrade('$name')" if $dice < 0.76;
+	return "SELECT weir.pause_upgrade('$name')" if $dice < 0.77;
+	return "SELECT weir.resume_upgrade('$name')" if $dice < 0.79;
+	return "SELECT weir.pause_operator('$name')" if $dice < 0.83;
 	return "SELECT weir.resume_operator('$name')" if $dice < 0.90;
 	return "SELECT weir.verify('$name', timeout => '3 s')" if $dice < 0.92;
 	return "SELECT weir.wait_for('$name', timeout => '1 s')" if $dice < 0.94;

@@ -91,6 +91,16 @@ sub create_invariant_functions
 			FROM weir_internal.operator o LEFT JOIN weir_internal.serving s USING (operator_id)
 			LEFT JOIN weir_internal.version v ON v.operator_id = s.operator_id AND v.version = s.version
 			WHERE NOT o.dropped AND (v.version IS NULL OR v.retired OR NOT s.version = ANY (s.view_versions));
+			IF found IS NOT NULL THEN RETURN found; END IF;
+
+			SELECT string_agg(format('I1: %s of 64 shards of operator %s are given to version %s, retired: %s, of upgrade %s (%s), step %s of %s, view: %s',
+				s.split, o.view_name, s.candidate, v.retired, u.upgrade_id, u.phase, u.step, u.steps, s.view_versions), '; ') INTO found
+			FROM weir_internal.operator o JOIN weir_internal.serving s USING (operator_id)
+			LEFT JOIN weir_internal.version v ON v.operator_id = s.operator_id AND v.version = s.candidate
+			LEFT JOIN weir_internal.upgrade u ON u.operator_id = s.operator_id AND u.phase NOT IN ('finalized', 'rolled_back')
+			WHERE NOT o.dropped AND s.candidate <> 0 AND (v.retired IS NOT FALSE OR u.to_version IS DISTINCT FROM s.candidate
+				OR u.phase NOT IN ('validating', 'shifting') OR NOT s.candidate = ANY (s.view_versions)
+				OR s.split > 0 AND (u.phase <> 'shifting' OR s.split <> ceil(u.steps[u.step] * 0.64)));
 			RETURN coalesce(found, '');
 		END $$;
 
