@@ -327,8 +327,9 @@ sub run_case
 	my $scenario = $scenarios{$name} or die "no scenario $name\n";
 
 	$scenario->{prepare}->();
-	my $setting = arm($point, $hit // 1);
+	# Some points are reached as soon as they are armed.
 	my $log_offset = -s $node->logfile;
+	my $setting = arm($point, $hit // 1);
 	$scenario->{act}->();
 	my $end = time + 30;
 	my $fired = 0;
