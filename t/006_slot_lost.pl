@@ -40,7 +40,7 @@ for my $operator ('totals', 'others')
 		'finalized', "$operator is rebuilt");
 }
 $node->safe_psql('postgres', q{INSERT INTO sales (shop, amount) VALUES ('later', 2)});
-is_exact($node, $_, $sales_query, "$_ follows again") for 'totals', 'others';
+is_exact($node, "$_ (shop, n, total, highest)", $sales_query, "$_ follows again") for 'totals', 'others';
 is($node->safe_psql('postgres', q{SELECT count(*) FROM weir.ledger WHERE event = 'lost'}), '3',
 	'each loss is in the ledger once');
 

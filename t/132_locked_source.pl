@@ -39,7 +39,7 @@ $node->safe_psql('postgres', "SELECT weir.start_upgrade('totals', '$next', auto_
 ok(poll_until($node, q{SELECT count(*) = 1 FROM weir.upgrades WHERE phase = 'validating' AND drift_missing = 0}), 'a candidate is validated');
 restart_reader_under_lock('sales', 0, 'validating');
 upgrade_is('validating|t', '... the upgrade goes on where it was');
-is_exact($node, 'totals', $sales_query, '... the old version is exact');
+is_exact($node, 'totals (shop, n, total, highest)', $sales_query, '... the old version is exact');
 
 $node->safe_psql('postgres', q{SELECT weir.advance_upgrade('totals')});
 wait_phase($node, 'totals', 'observing');

@@ -56,16 +56,18 @@ sub differences
 }
 
 # The oracle: once caught up, the operator is what its query gives now.
+# OPERATOR is a view, or "view (column, ...)" when it may have more columns than the query.
 sub is_exact
 {
 	my ($node, $operator, $query, $name, $database) = @_;
+	my $relation = $operator =~ s/ \((.*)\)$// ? "(SELECT $1 FROM $operator) AS named" : $operator;
 	my ($status, $answer, $error) =
 	  $node->psql($database // 'postgres', "SELECT weir.wait_for('$operator', timeout => '60 s')");
 	return Test::More::is($error, '', "$name: caught up") if $status != 0;
-	my $count = differences($node, $operator, $query, $database);
+	my $count = differences($node, $relation, $query, $database);
 	Test::More::diag($node->safe_psql($database // 'postgres', qq{
-		(SELECT 'is', d::text FROM (SELECT * FROM $operator EXCEPT ALL ($query)) AS d) UNION ALL
-		(SELECT 'should be', d::text FROM (($query) EXCEPT ALL SELECT * FROM $operator) AS d) ORDER BY 2 LIMIT 20}))
+		(SELECT 'is', d::text FROM (SELECT * FROM $relation EXCEPT ALL ($query)) AS d) UNION ALL
+		(SELECT 'should be', d::text FROM (($query) EXCEPT ALL SELECT * FROM $relation) AS d) ORDER BY 2 LIMIT 20}))
 	  if $count != 0;
 	return Test::More::is($count, '0', $name);
 }
