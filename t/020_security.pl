@@ -194,15 +194,15 @@ as('alice', q{
 		BEGIN IF v > 100 THEN RAISE 'too much: %', v USING HINT = 'ask for ' || v; END IF; RETURN v; END $$;
 	SELECT weir.create_operator('ali.diary_sum', 'SELECT k, sum(ali.read(v)) AS s FROM ali.diary GROUP BY k')});
 sql(q{SELECT weir.wait_for('ali.diary_sum', timeout => '20 s')});
-as('alice', 'INSERT INTO ali.diary VALUES (1, 4711)');
+as('alice', 'INSERT INTO ali.diary VALUES (1, 1987654321)');
 ok(poll_until($node, q{SELECT status = 'stopped' FROM weir.operators WHERE operator = 'ali.diary_sum'::regclass}),
 	'an operator stops with a value in the error text');
-like(fails_as('alice', q{SELECT weir.wait_for('ali.diary_sum')}, '55000', 'its owner waits in vain'), qr/4711/, '... and is told why');
-unlike(fails_as('mallory', q{SELECT weir.wait_for('ali.diary_sum')}, '55000', 'somebody else, too'), qr/4711/,
+like(fails_as('alice', q{SELECT weir.wait_for('ali.diary_sum')}, '55000', 'its owner waits in vain'), qr/1987654321/, '... and is told why');
+unlike(fails_as('mallory', q{SELECT weir.wait_for('ali.diary_sum')}, '55000', 'somebody else, too'), qr/1987654321/,
 	'... without the value');
 for my $view (split /\n/, sql(q{SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'weir'::regnamespace AND relkind = 'v'}))
 {
-	unlike(as('mallory', "SELECT * FROM $view"), qr/4711/, "$view does not tell others the value");
+	unlike(as('mallory', "SELECT * FROM $view"), qr/1987654321/, "$view does not tell others the value");
 }
 for my $table (split /\n/, sql(q{SELECT c.oid::regclass FROM pg_class c
 	WHERE relnamespace IN ('weir_state'::regnamespace, 'weir_internal'::regnamespace) AND relkind IN ('r', 'v') AND relname <> 'serving'}))
