@@ -6,9 +6,10 @@
  * they run as the owner under restricted operation, and settings that they
  * change end with the scope.
  *
- * So do advisory locks that they take in a worker, which serves many owners:
- * those of the session would stay for as long as it lives. A session's own
- * locks are its own.
+ * Advisory locks that they take in a worker, which serves many owners, end with
+ * the transaction: those of the session would stay for as long as it lives. Not
+ * with each scope, because letting go looks at every lock of the process. A
+ * session's own locks are its own.
  */
 #include "postgres.h"
 
@@ -28,14 +29,8 @@ pin(const char *name, const char *value)
 	set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 }
 
-static bool
-is_worker(void)
-{
-	return MyBackendType == B_BG_WORKER;
-}
-
-static void
-drop_advisory_locks(void)
+void
+weir_owner_scope_drop_locks(void)
 {
 	LockReleaseAll(USER_LOCKMETHOD, true);
 }
@@ -43,26 +38,18 @@ drop_advisory_locks(void)
 static void
 at_transaction_end(XactEvent event, void *arg)
 {
-	if (event == XACT_EVENT_ABORT)
-		drop_advisory_locks();
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
+		weir_owner_scope_drop_locks();
 }
 
 static void
-at_subtransaction_end(SubXactEvent event, SubTransactionId mySubid, SubTransactionId parentSubid, void *arg)
-{
-	if (event == SUBXACT_EVENT_ABORT_SUB)
-		drop_advisory_locks();
-}
-
-static void
-watch_aborts(void)
+watch_transactions(void)
 {
 	static bool registered = false;
 
 	if (registered)
 		return;
 	RegisterXactCallback(at_transaction_end, NULL);
-	RegisterSubXactCallback(at_subtransaction_end, NULL);
 	registered = true;
 }
 
@@ -72,8 +59,8 @@ weir_owner_scope_enter(WeirOwnerScope *scope, Oid owner)
 	GetUserIdAndSecContext(&scope->user, &scope->security_context);
 	SetUserIdAndSecContext(owner, scope->security_context | SECURITY_RESTRICTED_OPERATION);
 	scope->guc_nest_level = NewGUCNestLevel();
-	if (is_worker())
-		watch_aborts();
+	if (MyBackendType == B_BG_WORKER)
+		watch_transactions();
 
 	/* Usually right already; setting the path again would throw away core's cache of it. */
 	if (strcmp(namespace_search_path, SAFE_SEARCH_PATH) != 0)
@@ -88,8 +75,6 @@ weir_owner_scope_leave(WeirOwnerScope *scope)
 {
 	AtEOXact_GUC(false, scope->guc_nest_level);
 	SetUserIdAndSecContext(scope->user, scope->security_context);
-	if (is_worker())
-		drop_advisory_locks();
 }
 
 static bool
@@ -110,8 +95,10 @@ holds_advisory_locks(void)
 void
 weir_owner_scope_blame(ErrorData *error)
 {
-	if (error->sqlerrcode != ERRCODE_OUT_OF_MEMORY || !holds_advisory_locks())
-		return;
-	error->sqlerrcode = ERRCODE_PROGRAM_LIMIT_EXCEEDED;
-	error->hint = "Functions of a definition must not take advisory locks.";
+	if (error->sqlerrcode == ERRCODE_OUT_OF_MEMORY && holds_advisory_locks())
+	{
+		error->sqlerrcode = ERRCODE_PROGRAM_LIMIT_EXCEEDED;
+		error->hint = "Functions of a definition must not take advisory locks.";
+	}
+	weir_owner_scope_drop_locks();
 }

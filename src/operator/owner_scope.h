@@ -17,10 +17,13 @@ typedef struct WeirOwnerScope
 extern void weir_owner_scope_enter(WeirOwnerScope *scope, Oid owner);
 extern void weir_owner_scope_leave(WeirOwnerScope *scope);
 
+/* In a worker: advisory locks that functions took, before somebody else's functions run. */
+extern void weir_owner_scope_drop_locks(void);
+
 /*
  * In a worker, before the (sub)transaction of an error is rolled back: when the
  * server ran short of locks while functions of the scope held some, it is not a
- * shortage that passes but their fault.
+ * shortage that passes but their fault. Lets go of the locks.
  */
 extern void weir_owner_scope_blame(ErrorData *error);
 

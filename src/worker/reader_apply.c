@@ -138,6 +138,7 @@ apply_version_isolated(WeirReader *reader, const WeirSetMember *member, WeirLoad
 	PG_TRY();
 	{
 		apply_version(reader, member, version);
+		weir_owner_scope_drop_locks();
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
